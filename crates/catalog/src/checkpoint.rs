@@ -1,0 +1,32 @@
+//! Checkpoints: the state of a database, so that a cold start reads little of the log.
+//!
+//! A checkpoint is a small *root* that names *segments*. Segments are named by what they hold,
+//! shared by all checkpoints and written once; so a checkpoint costs what changed since the one
+//! before it. The *newest* object names the newest root. It is a hint: whoever finds it old, lost
+//! or damaged reads more of the log, and comes to the same state.
+
+pub(crate) mod format;
+mod load;
+mod write;
+
+pub(crate) use load::{load, load_newest};
+pub(crate) use write::write;
+
+/// Segments that are read or written at once. InfluxDB capped its start-up reads at 16 to 20
+/// after unbounded ones made nodes fail in loops.
+const SEGMENT_CONCURRENCY: usize = 16;
+
+/// Runs work that takes long on a thread for such work.
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking work is cancelled only when the runtime goes away, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The objects of a checkpoint, between bytes and what they mean.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use slipstream_model::{
+    BucketId, DatabaseId, Digest, Epoch, Extent, TableId, TableName, TableSchema, Timestamp,
+    Version,
+};
+use slipstream_proto::log as proto;
+use slipstream_storage::frame;
+use uuid::Uuid;
+
+use crate::codec::{
+    Malformed, extent_from_proto, extent_to_proto, fixed, name, schema_from_proto, schema_to_proto,
+    to_bytes,
+};
+use crate::extents::{Removed, Segment};
+use crate::log::{Chain, LogState};
+use crate::{DatabaseState, LogDefect, TableState};
+
+const ROOT_MAGIC: &[u8; 8] = b"SLPCKR01";
+const SEGMENT_MAGIC: &[u8; 8] = b"SLPCKS01";
+const NEWEST_MAGIC: &[u8; 8] = b"SLPCKN01";
+
+/// A root, with the segments still to be read.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) chain: Chain,
+    pub(crate) tables: Vec<RootTable>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RootTable {
+    pub(crate) id: TableId,
+    pub(crate) name: TableName,
+    pub(crate) schema: TableSchema,
+    pub(crate) segments: Vec<SegmentReference>,
+    pub(crate) tail: Vec<Extent>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SegmentReference {
+    pub(crate) sha256: Digest,
+    pub(crate) extent_count: u64,
+    pub(crate) removed: Removed,
+}
+
+/// The root of a state; all its segments must be stored.
+pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
+    let chain = state.chain();
+    let subjects = chain
+        .subjects
+        .iter()
+        .map(|(subject, digest)| proto::SubjectDigest {
+            subject: to_bytes(subject.as_bytes()),
+            digest: to_bytes(digest.as_bytes()),
+        });
+    let root = proto::CheckpointRoot {
+        bucket_id: to_bytes(chain.bucket_id.as_bytes()),
+        log_id: to_bytes(chain.log_id.as_bytes()),
+        version: chain.version.get(),
+        epoch: chain.epoch.get(),
+        digest: to_bytes(chain.digest.as_bytes()),
+        committed_at: chain.committed_at.as_micros(),
+        subjects: subjects.collect(),
+        tables: state.tables().map(|table| table_to_proto(table)).collect(),
+    };
+    frame::seal(ROOT_MAGIC, &root.encode_to_vec())
+}
+
+fn table_to_proto(table: &TableState) -> proto::TableState {
+    let segments = table
+        .extents
+        .sealed()
+        .iter()
+        .map(|block| proto::SegmentReference {
+            sha256: to_bytes(block.segment().stored().unwrap_or_default().as_bytes()),
+            extent_count: block.len() as u64,
+            removed: block.removed().to_bytes().into(),
+        });
+    proto::TableState {
+        table_id: to_bytes(table.id.as_bytes()),
+        name: table.name.to_string(),
+        schema: Some(schema_to_proto(&table.schema)),
+        segments: segments.collect(),
+        tail: table
+            .extents
+            .tail()
+            .iter()
+            .map(|extent| extent_to_proto(extent))
+            .collect(),
+    }
+}
+
+pub(crate) fn decode_root(object: &Bytes) -> Result<Root, LogDefect> {
+    let body = frame::open(ROOT_MAGIC, object)?;
+    let root = proto::CheckpointRoot::decode(body).map_err(|error| undecodable(error.into()))?;
+    root_from_proto(root).map_err(undecodable)
+}
+
+fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
+    let subjects = root.subjects.into_iter().map(|entry| {
+        let subject = fixed("a subject's id", &entry.subject, |id| {
+            Uuid::from_slice(id).ok()
+        })?;
+        Ok((
+            subject,
+            fixed("a subject's digest", &entry.digest, Digest::from_slice)?,
+        ))
+    });
+    let chain = Chain {
+        bucket_id: fixed("the bucket id", &root.bucket_id, BucketId::from_slice)?,
+        log_id: fixed("the log id", &root.log_id, |id| Uuid::from_slice(id).ok())?,
+        version: Version::new(root.version),
+        epoch: Epoch::new(root.epoch),
+        digest: fixed("the digest", &root.digest, Digest::from_slice)?,
+        committed_at: Timestamp::from_micros(root.committed_at),
+        subjects: subjects.collect::<Result<_, Malformed>>()?,
+    };
+    let tables = root
+        .tables
+        .into_iter()
+        .map(table_from_proto)
+        .collect::<Result<_, _>>()?;
+    Ok(Root { chain, tables })
+}
+
+fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
+    let segments = table.segments.into_iter().map(|reference| {
+        Ok(SegmentReference {
+            sha256: fixed("a segment's digest", &reference.sha256, Digest::from_slice)?,
+            extent_count: reference.extent_count,
+            removed: fixed(
+                "a segment's bitmap",
+                &reference.removed,
+                Removed::from_bytes,
+            )?,
+        })
+    });
+    Ok(RootTable {
+        id: fixed("a table's id", &table.table_id, TableId::from_slice)?,
+        name: name(table.name)?,
+        schema: schema_from_proto(table.schema)?,
+        segments: segments.collect::<Result<_, Malformed>>()?,
+        tail: table
+            .tail
+            .into_iter()
+            .map(extent_from_proto)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// A segment's object, and the digest that names it.
+pub(crate) fn encode_segment(segment: &Segment) -> (Bytes, Digest) {
+    let extents = (0..segment.len()).map(|slot| extent_to_proto(&segment.extent(slot)));
+    let message = proto::Segment {
+        extents: extents.collect(),
+    };
+    let object = frame::seal(SEGMENT_MAGIC, &message.encode_to_vec());
+    let digest = Digest::of(&object);
+    (object, digest)
+}
+
+/// Reads a segment of a table with these columns.
+pub(crate) fn decode_segment(
+    object: &Bytes,
+    schema: &TableSchema,
+    reference: &SegmentReference,
+) -> Result<Arc<Segment>, LogDefect> {
+    let found = Digest::of(object);
+    if found != reference.sha256 {
+        return Err(LogDefect::WrongContent {
+            expected: reference.sha256,
+            found,
+        });
+    }
+    let body = frame::open(SEGMENT_MAGIC, object)?;
+    let message = proto::Segment::decode(body).map_err(|error| undecodable(error.into()))?;
+    let extents = message.extents.into_iter().map(extent_from_proto);
+    let extents: Vec<_> = extents.collect::<Result<_, _>>().map_err(undecodable)?;
+    if extents.len() as u64 != reference.extent_count {
+        let (found, expected) = (extents.len(), reference.extent_count);
+        let what = format!("it holds {found} extents where {expected} are expected");
+        return Err(LogDefect::Undecodable(what));
+    }
+    let extents: Vec<&Extent> = extents.iter().collect();
+    let segment = Segment::build(schema, &extents).map_err(LogDefect::Undecodable)?;
+    segment.set_stored(found);
+    Ok(Arc::new(segment))
+}
+
+pub(crate) fn encode_newest(version: Version) -> Bytes {
+    let message = proto::NewestCheckpoint {
+        version: version.get(),
+    };
+    frame::seal(NEWEST_MAGIC, &message.encode_to_vec())
+}
+
+pub(crate) fn decode_newest(object: &Bytes) -> Result<Version, LogDefect> {
+    let body = frame::open(NEWEST_MAGIC, object)?;
+    let message =
+        proto::NewestCheckpoint::decode(body).map_err(|error| undecodable(error.into()))?;
+    Ok(Version::new(message.version))
+}
+
+/// Whether a root is what its name and its reader take it for.
+pub(crate) fn check_root(
+    root: &Root,
+    bucket: BucketId,
+    database: DatabaseId,
+    version: Version,
+) -> Result<(), LogDefect> {
+    let chain = &root.chain;
+    if chain.bucket_id != bucket {
+        return Err(LogDefect::WrongBucket {
+            expected: bucket,
+            found: chain.bucket_id,
+        });
+    }
+    if chain.log_id != database.as_uuid() {
+        return Err(LogDefect::WrongLog {
+            expected: database.as_uuid(),
+            found: chain.log_id,
+        });
+    }
+    if chain.version != version {
+        return Err(LogDefect::WrongVersion {
+            expected: version,
+            found: chain.version,
+        });
+    }
+    Ok(())
+}
+
+fn undecodable(error: Malformed) -> LogDefect {
+    LogDefect::Undecodable(error.to_string())
+}

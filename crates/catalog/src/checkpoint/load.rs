@@ -1,0 +1,129 @@
+//! Reading a checkpoint: the hint, the root it names, the segments that the root names.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use slipstream_model::{DatabaseId, TableSchema, Version};
+use slipstream_storage::{BucketPath, BucketReader, StorageErrorKind};
+
+use super::SEGMENT_CONCURRENCY;
+use super::format::{
+    Root, RootTable, SegmentReference, check_root, decode_newest, decode_root, decode_segment,
+};
+use crate::extents::{Removed, Segment};
+use crate::{CatalogError, CorruptLog, DatabaseState, ExtentSet, LogDefect, TableState};
+
+/// Reads the newest checkpoint. `None` when there is none, or when part of it is lost or
+/// damaged: the log alone gives the same state, only later.
+pub(crate) async fn load_newest(
+    bucket: &BucketReader,
+    database: DatabaseId,
+) -> Result<Option<DatabaseState>, CatalogError> {
+    let loaded = match newest_version(bucket, database).await {
+        Ok(None) => return Ok(None),
+        Ok(Some(version)) => load(bucket, database, version).await,
+        Err(error) => Err(error),
+    };
+    match loaded {
+        Ok(state) => Ok(Some(state)),
+        Err(error) if is_lost(&error) => {
+            tracing::warn!(
+                database = %database, error = %error,
+                "the newest checkpoint cannot be used; reading the log from its start"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the bucket answered, and what it answered is no checkpoint.
+fn is_lost(error: &CatalogError) -> bool {
+    match error {
+        CatalogError::Corrupt(_) => true,
+        CatalogError::Storage(error) => {
+            matches!(
+                error.kind(),
+                StorageErrorKind::NotFound | StorageErrorKind::Corrupt
+            )
+        }
+        CatalogError::Contended { .. } => false,
+    }
+}
+
+async fn newest_version(
+    bucket: &BucketReader,
+    database: DatabaseId,
+) -> Result<Option<Version>, CatalogError> {
+    let path = BucketPath::checkpoint_newest(database);
+    let Some(object) = bucket.try_get(&path).await? else {
+        return Ok(None);
+    };
+    let version = decode_newest(&object).map_err(|defect| CorruptLog::new(path, defect))?;
+    Ok(Some(version))
+}
+
+/// Reads the checkpoint of a version.
+pub(crate) async fn load(
+    bucket: &BucketReader,
+    database: DatabaseId,
+    version: Version,
+) -> Result<DatabaseState, CatalogError> {
+    let path = BucketPath::checkpoint_root(database, version);
+    let object = bucket.get(&path).await?;
+    let corrupt = |defect| CorruptLog::new(&path, defect);
+    let root = decode_root(&object).map_err(corrupt)?;
+    check_root(&root, bucket.id(), database, version).map_err(corrupt)?;
+
+    let Root { chain, tables } = root;
+    let mut state = DatabaseState::at(chain);
+    for table in tables {
+        let RootTable {
+            id,
+            name,
+            schema,
+            segments,
+            tail,
+        } = table;
+        let segments = load_segments(bucket, database, &schema, segments).await?;
+        let extents = ExtentSet::from_parts(schema.clone(), segments, tail)
+            .map_err(|reason| corrupt(LogDefect::Undecodable(reason)))?;
+        state.put(TableState {
+            id,
+            name,
+            schema,
+            extents,
+        });
+    }
+    Ok(state)
+}
+
+async fn load_segments(
+    bucket: &BucketReader,
+    database: DatabaseId,
+    schema: &TableSchema,
+    references: Vec<SegmentReference>,
+) -> Result<Vec<(Arc<Segment>, Removed)>, CatalogError> {
+    stream::iter(references)
+        .map(|reference| load_segment(bucket, database, schema.clone(), reference))
+        .buffered(SEGMENT_CONCURRENCY)
+        .try_collect()
+        .await
+}
+
+async fn load_segment(
+    bucket: &BucketReader,
+    database: DatabaseId,
+    schema: TableSchema,
+    reference: SegmentReference,
+) -> Result<(Arc<Segment>, Removed), CatalogError> {
+    let path = BucketPath::checkpoint_segment(database, reference.sha256);
+    let object = bucket.get(&path).await?;
+    // Decoding takes milliseconds each, and many segments at once should use all processors.
+    let decoded = super::off_the_runtime(move || {
+        decode_segment(&object, &schema, &reference).map(|segment| (segment, reference.removed))
+    });
+    decoded
+        .await
+        .map_err(|defect| CorruptLog::new(path, defect).into())
+}

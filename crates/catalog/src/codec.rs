@@ -1,0 +1,60 @@
+//! Between the model's types and the messages that stand in the bucket.
+//!
+//! Encoding cannot fail; decoding says what is wrong. Encoding is deterministic: the same value
+//! gives the same bytes, so that segments can be named by what they hold.
+
+mod extent;
+mod schema;
+mod statistic;
+
+use bytes::Bytes;
+
+pub(crate) use extent::{extent_from_proto, extent_to_proto};
+pub(crate) use schema::{column_from_proto, column_to_proto, schema_from_proto, schema_to_proto};
+
+/// What a message holds is not what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Malformed(String);
+
+impl Malformed {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+impl From<prost::DecodeError> for Malformed {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Reads a field of fixed width: an id or a digest.
+pub(crate) fn fixed<T>(
+    field: &str,
+    bytes: &[u8],
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<T, Malformed> {
+    read(bytes).ok_or_else(|| Malformed(format!("{field} has {} bytes", bytes.len())))
+}
+
+/// Reads a name that was checked when it was chosen.
+pub(crate) fn name<T>(text: String) -> Result<T, Malformed>
+where
+    T: TryFrom<String>,
+    T::Error: std::fmt::Display,
+{
+    T::try_from(text).map_err(|error| Malformed(error.to_string()))
+}
+
+/// A message field that proto3 cannot require.
+pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed> {
+    value.ok_or_else(|| Malformed(format!("{field} is missing")))
+}
+
+pub(crate) fn to_bytes(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Columns, as Arrow IPC schema messages: every type that Arrow has survives, with time zones,
+//! dictionaries, nesting and metadata.
+
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema};
+use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use bytes::Bytes;
+use slipstream_model::{Column, ColumnId, TableSchema};
+use slipstream_proto::log as proto;
+
+use super::{Malformed, required};
+
+pub(crate) fn schema_to_proto(schema: &TableSchema) -> proto::TableSchema {
+    proto::TableSchema {
+        arrow_schema: encode_arrow(&schema.arrow()),
+        column_ids: schema.columns().iter().map(|column| column.id.0).collect(),
+        next_column_id: schema.next_column_id(),
+    }
+}
+
+pub(crate) fn schema_from_proto(
+    schema: Option<proto::TableSchema>,
+) -> Result<TableSchema, Malformed> {
+    let schema = required("a table's schema", schema)?;
+    let arrow = decode_arrow(&schema.arrow_schema)?;
+    if arrow.fields().len() != schema.column_ids.len() {
+        return Err(Malformed::new(
+            "a table's schema has more or fewer columns than ids",
+        ));
+    }
+    let columns = schema
+        .column_ids
+        .into_iter()
+        .zip(arrow.fields())
+        .map(|(id, field)| Column {
+            id: ColumnId(id),
+            field: Arc::clone(field),
+        })
+        .collect();
+    TableSchema::from_columns(columns, schema.next_column_id)
+        .map_err(|error| Malformed::new(error.to_string()))
+}
+
+pub(crate) fn column_to_proto(column: &Column) -> proto::Column {
+    let schema = Schema::new(vec![Arc::clone(&column.field)]);
+    proto::Column {
+        id: column.id.0,
+        arrow_schema: encode_arrow(&schema),
+    }
+}
+
+pub(crate) fn column_from_proto(column: Option<proto::Column>) -> Result<Column, Malformed> {
+    let column = required("a column", column)?;
+    let schema = decode_arrow(&column.arrow_schema)?;
+    let field: FieldRef = match schema.fields().as_ref() {
+        [field] => Arc::clone(field),
+        fields => {
+            return Err(Malformed::new(format!(
+                "a column has {} fields",
+                fields.len()
+            )));
+        }
+    };
+    Ok(Column {
+        id: ColumnId(column.id),
+        field,
+    })
+}
+
+fn encode_arrow(schema: &Schema) -> Bytes {
+    let mut dictionaries = DictionaryTracker::new(false);
+    IpcDataGenerator::default()
+        .schema_to_bytes_with_dictionary_tracker(
+            schema,
+            &mut dictionaries,
+            &IpcWriteOptions::default(),
+        )
+        .ipc_message
+        .into()
+}
+
+fn decode_arrow(message: &[u8]) -> Result<Schema, Malformed> {
+    // Arrow panics at a type that it does not know, which a newer program may have written.
+    catch_unwind(|| try_schema_from_flatbuffer_bytes(message))
+        .map_err(|_| Malformed::new("a column has an Arrow type that this program does not know"))?
+        .map_err(|error| Malformed::new(error.to_string()))
+}

@@ -1,0 +1,7 @@
+//! A database: its tables, their columns and extents, at one version.
+
+mod record;
+mod state;
+
+pub(crate) use record::DatabaseRecord;
+pub use state::{DatabaseState, TableState};

@@ -1,0 +1,360 @@
+//! The state of a database, and how operations and records change it.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use slipstream_model::{
+    BucketId, Column, ColumnId, DatabaseId, Digest, Epoch, Extent, TableId, TableName, TableSchema,
+    Timestamp, Version,
+};
+use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
+use uuid::Uuid;
+
+use super::DatabaseRecord as Record;
+use crate::extents::check_extents;
+use crate::log::{self, Chain, LogState, SubjectFate};
+use crate::{CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, checkpoint};
+
+/// All tables of a database at one version. Immutable; clones in O(1).
+#[derive(Debug, Clone)]
+pub struct DatabaseState {
+    chain: Chain,
+    by_id: OrdMap<TableId, Arc<TableState>>,
+    by_name: OrdMap<TableName, Arc<TableState>>,
+}
+
+/// One table at one version.
+#[derive(Debug, Clone)]
+pub struct TableState {
+    /// Its id; a table dropped and created again has another.
+    pub id: TableId,
+    /// Its name.
+    pub name: TableName,
+    /// Its columns.
+    pub schema: TableSchema,
+    /// Its extents.
+    pub extents: ExtentSet,
+}
+
+impl DatabaseState {
+    /// A database before its first commit.
+    pub fn empty(bucket: BucketId, id: DatabaseId) -> Self {
+        Self::at(Chain::start(bucket, id.as_uuid()))
+    }
+
+    pub(crate) fn at(chain: Chain) -> Self {
+        Self {
+            chain,
+            by_id: OrdMap::new(),
+            by_name: OrdMap::new(),
+        }
+    }
+
+    /// The database.
+    pub fn id(&self) -> DatabaseId {
+        DatabaseId::new(self.chain.log_id)
+    }
+
+    /// The bucket it is in.
+    pub fn bucket_id(&self) -> BucketId {
+        self.chain.bucket_id
+    }
+
+    /// How many commits have made it what it is.
+    pub fn version(&self) -> Version {
+        self.chain.version
+    }
+
+    /// How many writers have opened it.
+    pub fn epoch(&self) -> Epoch {
+        self.chain.epoch
+    }
+
+    /// Covers the whole history up to this version: equal digests mean equal databases.
+    pub fn digest(&self) -> Digest {
+        self.chain.digest
+    }
+
+    /// The leader's clock at the newest commit. Never goes back.
+    pub fn committed_at(&self) -> Timestamp {
+        self.chain.committed_at
+    }
+
+    /// The table of a name.
+    pub fn table(&self, name: &str) -> Option<&Arc<TableState>> {
+        self.by_name.get(name)
+    }
+
+    /// The table of an id.
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<TableState>> {
+        self.by_id.get(&id)
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> impl ExactSizeIterator<Item = &Arc<TableState>> {
+        self.by_name.values()
+    }
+
+    /// The state after a commit. Verifies that the commit belongs to this bucket and database,
+    /// that it is the next version, that it continues this very history, and that its records
+    /// give the digests that it states.
+    ///
+    /// # Errors
+    /// When anything differs; the error names the object and what differs.
+    pub fn apply(&self, commit: &Commit) -> Result<Self, CorruptLog> {
+        log::apply(self, commit)
+    }
+
+    /// What the state would be after some operations, for planning the later statements of a
+    /// transaction. Version and digest stay.
+    ///
+    /// # Errors
+    /// When an operation would be refused.
+    pub fn preview(&self, ops: &[DatabaseOp]) -> Result<Self, OpError> {
+        log::preview(self, ops.iter().cloned())
+    }
+
+    /// The digest over all records of a table since it was made.
+    pub fn table_digest(&self, id: TableId) -> Option<Digest> {
+        self.chain.subjects.get(&id.as_uuid()).copied()
+    }
+
+    /// Puts a table in, in place of the one with its id.
+    pub(crate) fn put(&mut self, table: TableState) {
+        let table = Arc::new(table);
+        self.by_name.insert(table.name.clone(), Arc::clone(&table));
+        self.by_id.insert(table.id, table);
+    }
+
+    fn named(&self, name: &TableName) -> Result<&Arc<TableState>, OpError> {
+        self.table(name.as_str())
+            .ok_or_else(|| OpError::TableNotFound(name.to_string()))
+    }
+
+    fn alive(&self, id: TableId) -> Result<&Arc<TableState>, OpError> {
+        self.table_by_id(id).ok_or(OpError::TableDropped(id))
+    }
+}
+
+impl LogState for DatabaseState {
+    type Op = DatabaseOp;
+    type Record = Record;
+
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn chain_mut(&mut self) -> &mut Chain {
+        &mut self.chain
+    }
+
+    fn commit_path(&self, version: Version) -> BucketPath {
+        BucketPath::database_commit(self.id(), version)
+    }
+
+    fn plan(&self, op: DatabaseOp) -> Result<Vec<(Uuid, Record)>, OpError> {
+        let planned = match op {
+            DatabaseOp::CreateTable {
+                id,
+                name,
+                schema,
+                if_not_exists,
+            } => {
+                if if_not_exists && self.table(name.as_str()).is_some() {
+                    None
+                } else {
+                    Some((id, Record::CreateTable { name, schema }))
+                }
+            }
+            DatabaseOp::DropTable { name, if_exists } => match self.named(&name) {
+                Err(_) if if_exists => None,
+                found => Some((found?.id, Record::DropTable)),
+            },
+            DatabaseOp::AddColumn {
+                table,
+                field,
+                if_not_exists,
+            } => {
+                let table = self.named(&table)?;
+                if table.schema.column(field.name()).is_some() {
+                    if if_not_exists {
+                        return Ok(Vec::new());
+                    }
+                    let column = field.name().clone();
+                    return Err(OpError::ColumnExists {
+                        table: table.name.clone(),
+                        column,
+                    });
+                }
+                let id = ColumnId(table.schema.next_column_id());
+                Some((
+                    table.id,
+                    Record::AddColumn(Column {
+                        id,
+                        field: Arc::new(field),
+                    }),
+                ))
+            }
+            DatabaseOp::AddExtents {
+                table,
+                schema,
+                extents,
+            } => {
+                self.alive(table)?.check_written_with(&schema, &extents)?;
+                (!extents.is_empty()).then_some((table, Record::AddExtents(extents)))
+            }
+            DatabaseOp::RemoveExtents { table, extents } => {
+                self.alive(table)?;
+                (!extents.is_empty()).then_some((table, Record::RemoveExtents(extents)))
+            }
+        };
+        Ok(planned
+            .into_iter()
+            .map(|(table, record)| (table.as_uuid(), record))
+            .collect())
+    }
+
+    fn apply_record(&mut self, subject: Uuid, record: Record) -> Result<SubjectFate, OpError> {
+        let id = TableId::new(subject);
+        if let Record::CreateTable { name, schema } = record {
+            if id == TableId::default() || self.by_id.contains_key(&id) {
+                return Err(OpError::TableIdInUse(id));
+            }
+            if self.by_name.contains_key(&name) {
+                return Err(OpError::TableExists(name));
+            }
+            let extents = ExtentSet::empty(schema.clone());
+            self.put(TableState {
+                id,
+                name,
+                schema,
+                extents,
+            });
+            return Ok(SubjectFate::Lives);
+        }
+        let table = Arc::clone(self.alive(id)?);
+        match table.changed_by(record)? {
+            Some(changed) => {
+                self.put(changed);
+                Ok(SubjectFate::Lives)
+            }
+            None => {
+                self.by_id.remove(&id);
+                self.by_name.remove(&table.name);
+                Ok(SubjectFate::Ends)
+            }
+        }
+    }
+
+    async fn load_checkpoint(&self, bucket: &BucketReader) -> Result<Option<Self>, CatalogError> {
+        checkpoint::load_newest(bucket, self.id()).await
+    }
+
+    async fn write_checkpoint(&self, bucket: &BucketWriter) -> Result<bool, CatalogError> {
+        checkpoint::write(bucket, self).await.map(|()| true)
+    }
+}
+
+impl TableState {
+    /// The table after a record; `None` once it is dropped.
+    fn changed_by(&self, record: Record) -> Result<Option<Self>, OpError> {
+        let mut table = self.clone();
+        match record {
+            Record::CreateTable { .. } => return Err(OpError::TableIdInUse(self.id)),
+            Record::DropTable => return Ok(None),
+            Record::AddColumn(column) => {
+                if column.id.0 != self.schema.next_column_id() {
+                    let reason = format!("its id {} is not the table's next one", column.id.0);
+                    return Err(self.schema_changed(&column, reason));
+                }
+                let field = column.field.as_ref().clone();
+                table.schema = self.schema.with_added_column(field)?;
+                table.extents.set_schema(table.schema.clone());
+            }
+            Record::AddExtents(extents) => {
+                check_extents(&self.schema, &extents).map_err(|(extent, reason)| {
+                    OpError::InvalidExtent {
+                        table: self.name.clone(),
+                        extent,
+                        reason,
+                    }
+                })?;
+                table
+                    .extents
+                    .add(extents)
+                    .map_err(|extent| OpError::ExtentExists {
+                        table: self.name.clone(),
+                        extent,
+                    })?;
+            }
+            Record::RemoveExtents(ids) => {
+                table
+                    .extents
+                    .remove(&ids)
+                    .map_err(|extent| OpError::ExtentNotFound {
+                        table: self.name.clone(),
+                        extent,
+                    })?;
+            }
+        }
+        Ok(Some(table))
+    }
+
+    /// Whether the columns that extents hold are still what they were when they were written.
+    fn check_written_with(&self, written: &TableSchema, extents: &[Extent]) -> Result<(), OpError> {
+        for column in written.columns() {
+            if !extents
+                .iter()
+                .any(|extent| extent.column(column.id).is_some())
+            {
+                continue;
+            }
+            let now = self.schema.columns().iter().find(|now| now.id == column.id);
+            let reason = match now {
+                None => "it is not there any more".to_owned(),
+                Some(now) if now.field.data_type() != column.field.data_type() => {
+                    let (now, was) = (now.field.data_type(), column.field.data_type());
+                    format!("its type is {now}, and it was {was}")
+                }
+                Some(_) => continue,
+            };
+            return Err(self.schema_changed(column, reason));
+        }
+        self.check_required_columns(extents)
+    }
+
+    /// Whether extents hold every column that is `NOT NULL`.
+    fn check_required_columns(&self, extents: &[Extent]) -> Result<(), OpError> {
+        let required = self
+            .schema
+            .columns()
+            .iter()
+            .filter(|column| !column.field.is_nullable());
+        for column in required {
+            let is_filled = |extent: &Extent| match extent.column(column.id) {
+                Some(statistics) => statistics.null_count == 0,
+                None => extent.row_count == 0,
+            };
+            if let Some(extent) = extents.iter().find(|extent| !is_filled(extent)) {
+                return Err(OpError::InvalidExtent {
+                    table: self.name.clone(),
+                    extent: extent.id,
+                    reason: format!("column '{}' is NOT NULL", column.field.name()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn schema_changed(&self, column: &Column, reason: String) -> OpError {
+        let (table, column) = (self.name.clone(), column.field.name().clone());
+        OpError::SchemaChanged {
+            table,
+            column,
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::*;
+use crate::testing::*;
+
+fn empty() -> DatabaseState {
+    DatabaseState::empty(BucketId::default(), DATABASE)
+}
+
+fn with(ops: &[DatabaseOp]) -> DatabaseState {
+    empty().preview(ops).expect("allowed")
+}
+
+fn refusal(state: &DatabaseState, op: DatabaseOp) -> String {
+    state.preview(&[op]).expect_err("refused").to_string()
+}
+
+fn drop_table(name: &str, if_exists: bool) -> DatabaseOp {
+    DatabaseOp::DropTable {
+        name: table_name(name),
+        if_exists,
+    }
+}
+
+fn add_column(table: &str, column: &str, if_not_exists: bool) -> DatabaseOp {
+    let field = Field::new(column, DataType::Int64, true);
+    DatabaseOp::AddColumn {
+        table: table_name(table),
+        field,
+        if_not_exists,
+    }
+}
+
+#[test]
+fn later_operations_see_what_earlier_ones_did() {
+    let state = with(&[
+        create_table(1, "flights"),
+        add_column("flights", "delay", false),
+        add_extents(1, 0..3),
+        create_table(2, "planes"),
+        remove_extents(1, [1]),
+        drop_table("planes", false),
+        create_table(3, "planes"),
+    ]);
+    let flights = state.table("flights").expect("made");
+    assert_eq!(flights.schema.columns().len(), 4);
+    assert_eq!(flights.extents.len(), 2);
+    let names: Vec<_> = state.tables().map(|table| table.name.to_string()).collect();
+    assert_eq!(names, ["flights", "planes"]);
+    assert_eq!(state.table("planes").expect("made").id, table_id(3));
+    assert!(state.table_by_id(table_id(2)).is_none());
+    assert_eq!(
+        state.version(),
+        Version::ZERO,
+        "a preview has no version of its own"
+    );
+}
+
+#[test]
+fn refusals_name_what_is_wrong() {
+    let state = with(&[create_table(1, "t"), add_extents(1, 0..3)]);
+    let again = |id| DatabaseOp::CreateTable {
+        id: table_id(id),
+        name: table_name("u"),
+        schema: schema(),
+        if_not_exists: false,
+    };
+    assert_eq!(
+        refusal(&state, create_table(2, "t")),
+        "table 't' exists already"
+    );
+    assert!(refusal(&state, again(1)).contains("in use"));
+    assert_eq!(
+        refusal(&state, drop_table("u", false)),
+        "there is no table 'u'"
+    );
+    assert_eq!(
+        refusal(&state, add_column("u", "a", false)),
+        "there is no table 'u'"
+    );
+    assert_eq!(
+        refusal(&state, add_column("t", "at", false)),
+        "table 't' has a column 'at' already"
+    );
+    assert!(refusal(&state, add_extents(9, [7])).contains("not there any more"));
+    assert!(refusal(&state, add_extents(1, [2])).contains("already"));
+    assert!(refusal(&state, remove_extents(1, [8])).contains("there is no extent"));
+    assert_eq!(
+        refusal(&state, remove_extents(2, [8])),
+        refusal(&state, add_extents(2, [8]))
+    );
+}
+
+#[test]
+fn what_is_asked_for_conditionally_does_nothing_when_it_is_there() {
+    let state = with(&[create_table(1, "t")]);
+    let DatabaseOp::CreateTable { name, schema, .. } = create_table(2, "t") else {
+        unreachable!()
+    };
+    let ops = [
+        DatabaseOp::CreateTable {
+            id: table_id(2),
+            name,
+            schema,
+            if_not_exists: true,
+        },
+        drop_table("nothing", true),
+        add_column("t", "at", true),
+        add_extents(1, []),
+        remove_extents(1, []),
+    ];
+    for op in ops {
+        assert_eq!(state.plan(op.clone()), Ok(vec![]), "{op:?}");
+    }
+}
+
+#[test]
+fn rows_for_columns_that_changed_meanwhile_are_refused() {
+    let other = |data_type| {
+        let fields = vec![Field::new("at", data_type, true)];
+        TableSchema::new(&Schema::new(fields)).expect("a schema")
+    };
+    let state = with(&[create_table(1, "t")]);
+    let add = |schema| DatabaseOp::AddExtents {
+        table: table_id(1),
+        schema,
+        extents: extents([1]),
+    };
+    let reason = refusal(&state, add(other(DataType::Int64)));
+    assert!(
+        reason.contains("column 'at' of table 't'") && reason.contains("Int64"),
+        "{reason}"
+    );
+
+    let wider = schema()
+        .with_added_column(Field::new("x", DataType::Int8, true))
+        .expect("wider");
+    assert!(
+        state.preview(&[add(wider)]).is_ok(),
+        "no extent holds the column that is missing"
+    );
+}
+
+#[test]
+fn a_column_that_must_be_filled_is() {
+    let fields = vec![Field::new("id", DataType::Int64, false)];
+    let schema = TableSchema::new(&Schema::new(fields)).expect("a schema");
+    let create = DatabaseOp::CreateTable {
+        id: table_id(1),
+        name: table_name("t"),
+        schema: schema.clone(),
+        if_not_exists: false,
+    };
+    let state = with(&[create]);
+    let add = |columns: &[slipstream_model::ColumnStatistics]| DatabaseOp::AddExtents {
+        table: table_id(1),
+        schema: schema.clone(),
+        extents: vec![Extent {
+            columns: columns.into(),
+            ..extent(1)
+        }],
+    };
+    let column = extent(1).columns[0].clone();
+    let with_null = slipstream_model::ColumnStatistics {
+        null_count: 1,
+        ..column.clone()
+    };
+    assert!(state.preview(&[add(std::slice::from_ref(&column))]).is_ok());
+    assert!(refusal(&state, add(&[])).contains("column 'id' is NOT NULL"));
+    assert!(refusal(&state, add(&[with_null])).contains("column 'id' is NOT NULL"));
+}
+
+#[test]
+fn an_added_column_is_missing_in_older_extents() {
+    let state = with(&[
+        create_table(1, "t"),
+        add_extents(1, [1]),
+        add_column("t", "delay", false),
+    ]);
+    let table = state.table("t").expect("made");
+    let delay = table.schema.column("delay").expect("added").id;
+    assert!(table.extents.blocks()[0].column(delay).is_none());
+    let refused = state.preview(&[DatabaseOp::AddColumn {
+        table: table_name("t"),
+        field: Field::new("required", DataType::Int8, false),
+        if_not_exists: false,
+    }]);
+    assert!(matches!(refused, Err(OpError::InvalidSchema(_))));
+}

@@ -1,0 +1,212 @@
+//! The formats are frozen: these files were written by the first version that had them, and every
+//! later one must read them, and write the same for the same input.
+//!
+//! `SLIPSTREAM_BLESS=1 cargo test -p slipstream-catalog golden` writes the files that are not there
+//! yet; it never changes one that is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use bytes::Bytes;
+use slipstream_model::{BucketId, DatabaseName, Epoch, Timestamp};
+use uuid::Uuid;
+
+use crate::checkpoint::format as checkpoint;
+use crate::extents::{Removed, Segment};
+use crate::log::{self, Draft, LogState};
+use crate::testing::*;
+use crate::{
+    ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, TableState,
+    WriterContext,
+};
+
+const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
+
+/// Compares bytes with a golden file.
+fn assert_golden(name: &str, bytes: &Bytes) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(name);
+    if std::env::var_os("SLIPSTREAM_BLESS").is_some() && !path.exists() {
+        std::fs::write(&path, bytes).expect("the folder can be written");
+    }
+    let golden = std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; see golden.rs", path.display()));
+    assert!(
+        golden == bytes[..],
+        "{name} is frozen, and this version writes something else"
+    );
+}
+
+/// Commits each operation by itself; compares each commit, and reads it from its file.
+fn assert_golden_log<S: LogState>(empty: S, context: &WriterContext, ops: Vec<(&str, Vec<S::Op>)>) {
+    let mut state = empty;
+    for (name, ops) in ops {
+        let chain = state.chain();
+        let epoch = if ops.is_empty() {
+            chain.epoch.next()
+        } else {
+            chain.epoch
+        };
+        let stamp = context.stamp(chain.version.next(), epoch, chain.committed_at);
+        let mut draft = Draft::new(state.clone());
+        draft.add(ops).expect("allowed");
+        let (bytes, next) = draft.seal(&stamp, &context.writer);
+        assert_golden(&format!("{name}.commit"), &bytes);
+
+        let commit = Commit::decode(&bytes).expect("whole");
+        let applied = log::apply(&state, &commit).expect("the next one");
+        assert_eq!(applied.chain(), next.chain(), "{name}");
+        state = applied;
+    }
+    assert_eq!(state.chain().epoch, Epoch::FIRST);
+}
+
+#[test]
+fn golden_commits_of_a_database() {
+    let table = || table_name("flights");
+    let field = Field::new("delay", DataType::Decimal128(9, 2), true)
+        .with_metadata([("unit".to_owned(), "minutes".to_owned())].into());
+    let ops = vec![
+        ("open", vec![]),
+        ("create_table", vec![create_table(1, "flights")]),
+        (
+            "add_column",
+            vec![DatabaseOp::AddColumn {
+                table: table(),
+                field,
+                if_not_exists: false,
+            }],
+        ),
+        ("add_extents", vec![add_extents(1, 0..3)]),
+        ("remove_extents", vec![remove_extents(1, [1])]),
+        (
+            "two_tables",
+            vec![
+                create_table(2, "planes"),
+                add_extents(1, [7]),
+                add_extents(2, [8]),
+            ],
+        ),
+        (
+            "drop_table",
+            vec![DatabaseOp::DropTable {
+                name: table(),
+                if_exists: false,
+            }],
+        ),
+    ];
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(11), ops);
+}
+
+#[test]
+fn golden_commits_of_a_cluster() {
+    let name = || DatabaseName::new("production").expect("a name");
+    let (follower_cluster, configuration) = (cluster("science"), "all of it".to_owned());
+    let ops = vec![
+        ("cluster_open", vec![]),
+        (
+            "create_database",
+            vec![ClusterOp::CreateDatabase {
+                id: DATABASE,
+                name: name(),
+                if_not_exists: false,
+            }],
+        ),
+        (
+            "attach_follower",
+            vec![ClusterOp::AttachFollower {
+                follower_cluster: follower_cluster.clone(),
+                configuration: configuration.clone(),
+                database_id: DATABASE,
+                attached_at: Timestamp::from_micros(-1),
+            }],
+        ),
+        (
+            "detach_follower",
+            vec![ClusterOp::DetachFollower {
+                follower_cluster,
+                configuration,
+            }],
+        ),
+        (
+            "drop_database",
+            vec![ClusterOp::DropDatabase {
+                name: name(),
+                if_exists: false,
+            }],
+        ),
+    ];
+    assert_golden_log(
+        ClusterState::empty(BUCKET, cluster("prod")),
+        &context(12),
+        ops,
+    );
+}
+
+/// A state from a root whose tables share at most one segment.
+fn decode(root: &Bytes, segment: &Bytes) -> DatabaseState {
+    let root = checkpoint::decode_root(root).expect("whole");
+    let mut state = DatabaseState::at(root.chain);
+    for table in root.tables {
+        let (id, name, schema) = (table.id, table.name, table.schema);
+        let sealed = table.segments.into_iter().map(|reference| {
+            let decoded = checkpoint::decode_segment(segment, &schema, &reference);
+            (decoded.expect("whole"), reference.removed)
+        });
+        let extents = ExtentSet::from_parts(schema.clone(), sealed.collect(), table.tail);
+        state.put(TableState {
+            id,
+            name,
+            schema,
+            extents: extents.expect("fits"),
+        });
+    }
+    state
+}
+
+#[test]
+fn golden_checkpoint() {
+    let of_segment = extents(0..5);
+    let segment = Segment::build(&schema(), &of_segment.iter().collect::<Vec<_>>()).expect("fits");
+    let (bytes, digest) = checkpoint::encode_segment(&segment);
+    assert_golden("segment.segment", &bytes);
+    segment.set_stored(digest);
+
+    let mut removed = Removed::default();
+    removed.insert(3);
+    let sealed = vec![(Arc::new(segment), removed)];
+    let set = ExtentSet::from_parts(schema(), sealed, extents(5..7)).expect("fits");
+    let mut state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&[create_table(2, "empty")])
+        .expect("allowed");
+    let (id, name) = (table_id(1), table_name("flights"));
+    state.put(TableState {
+        id,
+        name,
+        schema: schema(),
+        extents: set,
+    });
+    let stamp = context(13).stamp(
+        slipstream_model::Version::new(64),
+        Epoch::new(2),
+        Timestamp::default(),
+    );
+    state
+        .chain_mut()
+        .set_subject(id.as_uuid(), slipstream_model::Digest::of(b"flights"));
+    state
+        .chain_mut()
+        .advance(&stamp, slipstream_model::Digest::of(b"history"));
+
+    let root = checkpoint::encode_root(&state);
+    assert_golden("root.root", &root);
+    let newest = checkpoint::encode_newest(state.version());
+    assert_golden("newest", &newest);
+    assert_eq!(checkpoint::decode_newest(&newest), Ok(state.version()));
+
+    let read = decode(&root, &bytes);
+    assert_eq!(contents(&read), contents(&state));
+    assert_eq!(checkpoint::encode_root(&read), root);
+}

@@ -1,0 +1,168 @@
+//! What may be asked of a database, and why it may be refused.
+
+use arrow::datatypes::Field;
+use slipstream_model::{
+    ClusterName, DatabaseId, DatabaseName, Extent, ExtentId, InvalidSchema, TableId, TableName,
+    TableSchema,
+};
+
+/// One thing to do to a database. Several of them are one transaction: all or none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DatabaseOp {
+    /// Makes an empty table.
+    CreateTable {
+        /// Chosen by the caller, so that later operations of the same transaction can name it.
+        id: TableId,
+        /// Its name.
+        name: TableName,
+        /// Its columns.
+        schema: TableSchema,
+        /// Do nothing when there is a table of that name.
+        if_not_exists: bool,
+    },
+    /// Removes a table with everything in it.
+    DropTable {
+        /// Its name.
+        name: TableName,
+        /// Do nothing when there is no such table.
+        if_exists: bool,
+    },
+    /// Adds a column at the end; rows that are there read as null.
+    AddColumn {
+        /// The table's name.
+        table: TableName,
+        /// Name, type and metadata; must be nullable.
+        field: Field,
+        /// Do nothing when there is a column of that name.
+        if_not_exists: bool,
+    },
+    /// Makes uploaded extents part of a table.
+    AddExtents {
+        /// The table, by id: one dropped and created again meanwhile is another table.
+        table: TableId,
+        /// The schema that the extents were written with. The columns that they hold must still
+        /// be there, with the same types.
+        schema: TableSchema,
+        /// The extents.
+        extents: Vec<Extent>,
+    },
+    /// Takes extents out of a table. Their files stay.
+    RemoveExtents {
+        /// The table.
+        table: TableId,
+        /// The extents; each must be there.
+        extents: Vec<ExtentId>,
+    },
+}
+
+/// Why an operation was refused. The state is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The name is taken.
+    #[error("table '{0}' exists already")]
+    TableExists(TableName),
+    /// No table of that name, or of that id when the name is not known.
+    #[error("there is no table '{0}'")]
+    TableNotFound(String),
+    /// The table was dropped while rows for it were on their way.
+    #[error("the table {0} that the rows were written for is not there any more")]
+    TableDropped(TableId),
+    /// The caller chose an id that is in use, or the nil UUID.
+    #[error("the id {0} cannot be given to a new table: it is in use or reserved")]
+    TableIdInUse(TableId),
+    /// The table has such a column.
+    #[error("table '{table}' has a column '{column}' already")]
+    ColumnExists {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+    /// The table is not as it was when the extents were written.
+    #[error(
+        "column '{column}' of table '{table}' is not what the rows were written with: {reason}. \
+         Ingest them again"
+    )]
+    SchemaChanged {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// How they differ.
+        reason: String,
+    },
+    /// An extent is in the table already.
+    #[error("extent {extent} is in table '{table}' already")]
+    ExtentExists {
+        /// The table.
+        table: TableName,
+        /// The extent.
+        extent: ExtentId,
+    },
+    /// An extent is not in the table, or not any more.
+    #[error("there is no extent {extent} in table '{table}'")]
+    ExtentNotFound {
+        /// The table.
+        table: TableName,
+        /// The extent.
+        extent: ExtentId,
+    },
+    /// What is said of an extent contradicts itself or the table's columns.
+    #[error("extent {extent} does not fit table '{table}': {reason}")]
+    InvalidExtent {
+        /// The table.
+        table: TableName,
+        /// The extent.
+        extent: ExtentId,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The columns cannot be a table's.
+    #[error(transparent)]
+    InvalidSchema(#[from] InvalidSchema),
+    /// One transaction must fit in one object that fits in one message.
+    #[error("the transaction takes {bytes} bytes of records; at most {bytes_max} are allowed")]
+    TransactionTooLarge {
+        /// Bytes of its records.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The name is taken.
+    #[error("database '{0}' exists already")]
+    DatabaseExists(DatabaseName),
+    /// No such database in this cluster.
+    #[error("there is no database '{0}'")]
+    DatabaseNotFound(String),
+    /// The caller chose an id that is in use, or the nil UUID.
+    #[error("the id {0} cannot be given to a new database: it is in use or reserved")]
+    DatabaseIdInUse(DatabaseId),
+    /// A followed database is not dropped from under its followers.
+    #[error(
+        "database '{database}' is followed by {}: detach it there first",
+        followers.iter().map(ClusterName::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    DatabaseFollowed {
+        /// The database.
+        database: DatabaseName,
+        /// The clusters that follow it, each once, by name.
+        followers: Vec<ClusterName>,
+    },
+    /// The follower cluster uses that configuration name for another database.
+    #[error("cluster '{cluster}' has a configuration '{configuration}' for another database")]
+    ConfigurationExists {
+        /// The follower cluster.
+        cluster: ClusterName,
+        /// The name of its attached database configuration.
+        configuration: String,
+    },
+    /// No such attachment.
+    #[error("cluster '{cluster}' has no configuration '{configuration}' here")]
+    ConfigurationNotFound {
+        /// The follower cluster.
+        cluster: ClusterName,
+        /// The name of its attached database configuration.
+        configuration: String,
+    },
+}

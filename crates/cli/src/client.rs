@@ -1,0 +1,85 @@
+//! HTTP requests to a node, and its errors.
+
+use anyhow::{Context, anyhow, bail};
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Deserialize;
+
+/// Where a leader answers when nothing is said.
+pub(crate) const LEADER_URL: &str = "http://127.0.0.1:7411";
+/// Where a follower answers when nothing is said.
+pub(crate) const FOLLOWER_URL: &str = "http://127.0.0.1:7421";
+
+/// A node, by its HTTP address.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: Url,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorBody {
+    error: ErrorDetails,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorDetails {
+    code: String,
+    message: String,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
+        let text = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("http://{url}")
+        };
+        let url = Url::parse(&text).with_context(|| format!("--url {text} is not an address"))?;
+        if url.cannot_be_a_base() {
+            bail!("--url {text} is not the address of a node, such as {LEADER_URL}");
+        }
+        // No timeout: a query may take long, and the node has a deadline of its own.
+        let http = reqwest::Client::builder()
+            .build()
+            .context("cannot set up HTTP")?;
+        Ok(Self { http, url })
+    }
+
+    /// A request to a path, each part of which may hold anything.
+    pub(crate) fn request(&self, method: reqwest::Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        self.http.request(method, url)
+    }
+
+    /// Sends a request; an answer that is an error becomes one here.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| self.explain(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        match serde_json::from_str::<ErrorBody>(&text) {
+            Ok(ErrorBody { error }) => bail!("{} [{}]", error.message, error.code),
+            Err(_) => bail!("{} answered {status}: {}", self.url, text.trim()),
+        }
+    }
+
+    fn explain(&self, error: &reqwest::Error) -> anyhow::Error {
+        if error.is_connect() {
+            return anyhow!(
+                "no node answers at {}: start one with 'slipstream leader' or 'slipstream \
+                 follower', or give its address with --url",
+                self.url
+            );
+        }
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        anyhow!("the request to {} failed: {cause}", self.url)
+    }
+}

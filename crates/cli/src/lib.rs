@@ -1,0 +1,143 @@
+//! The one program, `slipstream`: both kinds of node as subcommands, and the client commands.
+//!
+//! The client commands speak HTTP to a node, and nothing else: they know no bucket. Data goes to
+//! standard output, everything else to standard error; the exit status is 0, 1 (the request
+//! failed) or 2 (usage).
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people to read"
+)]
+
+mod attachment;
+mod client;
+mod demo;
+mod format;
+mod ingest;
+mod shell;
+mod show;
+mod sql;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One copy of the data, many query clusters.
+#[derive(Debug, Parser)]
+#[command(name = "slipstream", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Try it:
+  slipstream demo                                  a leader and a follower on real data
+
+By hand, each in a terminal of its own, in one folder:
+  slipstream leader
+  slipstream follower
+  slipstream sql \"CREATE DATABASE nyc\"
+  slipstream ingest -d nyc -t flights --create flights.csv.gz
+  slipstream attach --leader leader --database nyc
+  slipstream sql --url http://127.0.0.1:7421 -d nyc \"SELECT count(*) FROM flights\"";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a leader: own databases in one bucket, take rows in, tell followers.
+    Leader(slipstream_leader::LeaderArgs),
+    /// Run a follower: attach databases of leaders, and answer read-only SQL.
+    Follower(slipstream_follower::FollowerArgs),
+    /// Run SQL: one request, a file, or an interactive shell.
+    Sql(sql::SqlArgs),
+    /// Take files into a table of a leader.
+    Ingest(ingest::IngestArgs),
+    /// Make a follower follow a database.
+    Attach(attachment::AttachArgs),
+    /// Make a follower stop following. The leader's data stays as it is.
+    Detach(attachment::DetachArgs),
+    /// Show what there is: databases, tables, extents, followers.
+    Show(show::ShowArgs),
+    /// Start a leader and a follower on real data, and show what they do.
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Leader(args) => slipstream_leader::run(args).await,
+        Command::Follower(args) => slipstream_follower::run(args).await,
+        Command::Sql(args) => sql::run(args).await,
+        Command::Ingest(args) => ingest::run(args).await,
+        Command::Attach(args) => attachment::attach(args).await,
+        Command::Detach(args) => attachment::detach(args).await,
+        Command::Show(args) => show::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
+
+/// Whoever read our output has seen enough: `slipstream sql ... | head`.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_scripts_rely_on_parses() {
+        let lines = [
+            "leader --cluster a --bucket s3://b/p --data-dir d --grpc 127.0.0.1:0 --http \
+             127.0.0.1:0 --location north",
+            "follower --cluster f --bucket b --data-dir d --leader a=http://127.0.0.1:7410 --grpc \
+             127.0.0.1:0 --http 127.0.0.1:0 --location north",
+            "sql --url http://127.0.0.1:1 -d d --format csv --min-version 3 --max-staleness 5s x",
+            "ingest --url http://h:1 -d d -t t --create --format csv --creation-time \
+             2013-01-01T00:00:00Z --tag a --tag b f.csv s3://b/o -",
+            "attach --url http://h:1 --leader a --database d --name n",
+            "detach --url http://h:1 --name n",
+            "show --url http://h:1 databases",
+            "show extents -d d",
+            "demo --dir d --keep-running",
+        ];
+        for line in lines {
+            let words = std::iter::once("slipstream").chain(line.split_whitespace());
+            Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Keeps one database in step with its leader.
+//!
+//! The log in the bucket is the truth and the leader's stream the fast path to learn of it. So
+//! every doubt is settled in the bucket: a commit that comes out of order, a commit that does
+//! not verify, a leader that is silent. What does not verify there either stops the database at
+//! its last good version, and says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipstream_catalog::{Commit, CorruptLog, DatabaseReader, DatabaseState};
+use slipstream_model::{Digest, Version};
+use slipstream_proto::sync::{Heartbeat, SubscribeRequest, SyncEvent, sync_event};
+use slipstream_storage::BucketReader;
+use tonic::{Code, Status};
+
+use crate::following::Following;
+use crate::link;
+
+/// Heartbeats that may be missed before a leader counts as silent.
+const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// What a leader is given to begin its stream.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to reach a silent leader: at first, and at most. Each pause is jittered,
+/// so that followers of a leader that comes back do not all arrive at once.
+const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Between two looks into the bucket while the leader is silent: right after something was
+/// found, and at most. One look is one small GET.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Between two attempts to get past a record that does not verify, or a bucket that does not
+/// answer: whoever repairs it does not wait long, and the log is not flooded.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a phase of following ended.
+enum Trouble {
+    /// The leader is silent or refuses; the bucket may still tell.
+    Leader(String),
+    /// The bucket does not answer.
+    Bucket(String),
+    /// What the bucket holds does not verify.
+    Corrupt(String),
+}
+
+/// Follows until cancelled.
+pub(crate) async fn run(following: Arc<Following>) {
+    let follow = Follow {
+        following,
+        reader: None,
+    };
+    follow.run().await;
+}
+
+struct Follow {
+    following: Arc<Following>,
+    reader: Option<DatabaseReader>,
+}
+
+impl Follow {
+    async fn run(mut self) {
+        let mut pause = RECONNECT_PAUSE.0;
+        loop {
+            let trouble = match self.keep_in_step(&mut pause).await {
+                Ok(never) => match never {},
+                Err(trouble) => trouble,
+            };
+            match trouble {
+                Trouble::Leader(reason) => {
+                    self.note_silence(&reason);
+                    let until_retry = self.jitter(pause);
+                    pause = (pause * 2).min(RECONNECT_PAUSE.1);
+                    if let Err(trouble) = self.tail_bucket(until_retry).await {
+                        self.note_trouble(trouble);
+                        self.sleep(TROUBLE_PAUSE).await;
+                    }
+                }
+                trouble => {
+                    self.note_trouble(trouble);
+                    self.sleep(TROUBLE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// From whatever there is to listening to the leader; returns when that breaks.
+    async fn keep_in_step(
+        &mut self,
+        pause: &mut Duration,
+    ) -> Result<std::convert::Infallible, Trouble> {
+        let state = self.bootstrap().await?;
+        let url = self.following.leader_url.clone();
+        let mut client = link::sync_client(&url)
+            .await
+            .map_err(|status| Trouble::Leader(describe(&status)))?;
+        let configuration = self.following.configuration();
+        let request = SubscribeRequest {
+            follower: Some(self.following.context.node.identity(&configuration.name)),
+            bucket_id: configuration.bucket_id.as_bytes().to_vec().into(),
+            database_id: configuration.database_id.as_bytes().to_vec().into(),
+            from_version: state.version().get(),
+            from_digest: state.digest().as_bytes().to_vec().into(),
+        };
+        let subscribed = tokio::time::timeout(WELCOME_TIMEOUT, client.subscribe(request)).await;
+        let mut events = match subscribed {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(Trouble::Leader(describe(&status))),
+            Err(_) => return Err(Trouble::Leader(format!("the leader at {url} is silent"))),
+        };
+        let mut patience = WELCOME_TIMEOUT;
+        loop {
+            let event = match tokio::time::timeout(patience, events.message()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Ok(None)) => return Err(Trouble::Leader("the leader ended the stream".into())),
+                Ok(Err(status)) => return Err(Trouble::Leader(describe(&status))),
+                Err(_) => return Err(Trouble::Leader(format!("the leader at {url} is silent"))),
+            };
+            if let Some(sync_event::Event::Welcome(welcome)) = &event.event {
+                let interval = Duration::from_millis(welcome.heartbeat_interval_ms.max(1));
+                patience = interval * HEARTBEATS_MISSED_MAX;
+                *pause = RECONNECT_PAUSE.0;
+                self.note_voice(&welcome.leader_cluster);
+            }
+            self.on_event(event).await?;
+        }
+    }
+
+    /// The state to go on from: what is served, or, at first, what the bucket holds.
+    async fn bootstrap(&mut self) -> Result<DatabaseState, Trouble> {
+        let served = self.following.served();
+        if let Some(state) = served.state {
+            if served.suspension.is_some() {
+                self.look().await?;
+                return Ok(self.following.served().state.unwrap_or(state));
+            }
+            return Ok(state);
+        }
+        self.load().await
+    }
+
+    /// Reads everything from the bucket: newest checkpoint, and the commits after it.
+    async fn load(&mut self) -> Result<DatabaseState, Trouble> {
+        let reader = self.reader().await?;
+        let loaded = reader
+            .load()
+            .await
+            .map_err(|error| Trouble::Bucket(error.to_string()))?;
+        self.publish(loaded.state.clone());
+        match loaded.corrupt {
+            None => Ok(loaded.state),
+            Some(corrupt) => Err(Trouble::Corrupt(corrupt.to_string())),
+        }
+    }
+
+    /// The reader, once the bucket is known to be the one that was attached.
+    async fn reader(&mut self) -> Result<&DatabaseReader, Trouble> {
+        if self.reader.is_none() {
+            let configuration = self.following.configuration();
+            let bucket = BucketReader::identify(self.following.context.connection.clone())
+                .await
+                .map_err(|error| Trouble::Bucket(error.to_string()))?;
+            if bucket.id() != configuration.bucket_id {
+                return Err(Trouble::Corrupt(format!(
+                    "{} is bucket {}, and the database was attached from bucket {}: correct \
+                     --bucket",
+                    bucket.name(),
+                    bucket.id(),
+                    configuration.bucket_id
+                )));
+            }
+            self.reader = Some(DatabaseReader::new(bucket, configuration.database_id));
+        }
+        Ok(self.reader.as_ref().expect("set above"))
+    }
+
+    async fn on_event(&mut self, event: SyncEvent) -> Result<(), Trouble> {
+        match event.event {
+            Some(sync_event::Event::Welcome(welcome)) => {
+                self.following.heard(Version::new(welcome.version));
+                Ok(())
+            }
+            Some(sync_event::Event::Commit(bytes)) => self.on_commit(&bytes).await,
+            Some(sync_event::Event::Heartbeat(heartbeat)) => self.on_heartbeat(&heartbeat).await,
+            Some(sync_event::Event::Checkpoint(_)) => {
+                self.load().await?;
+                Err(Trouble::Leader("reading on from a checkpoint".into()))
+            }
+            // A newer leader may say more than this program understands.
+            None => Ok(()),
+        }
+    }
+
+    async fn on_commit(&mut self, bytes: &Bytes) -> Result<(), Trouble> {
+        let state = self.current();
+        match verify(&state, bytes) {
+            Ok(Some(next)) => {
+                self.publish(next);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(problem) => {
+                tracing::warn!(
+                    database = %self.following.configuration().database,
+                    %problem,
+                    "a commit from the leader does not verify; reading it from the bucket"
+                );
+                self.look().await.map(drop)
+            }
+        }
+    }
+
+    async fn on_heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<(), Trouble> {
+        let state = self.current();
+        let leader = Version::new(heartbeat.version);
+        if leader > state.version() {
+            // A commit was missed on the way; the bucket has it.
+            self.following
+                .update(|served| served.newest_version = leader);
+            self.look().await?;
+            return Ok(());
+        }
+        let digest = Digest::from_slice(&heartbeat.digest).unwrap_or_default();
+        if leader == state.version() && digest != state.digest() {
+            return Err(Trouble::Corrupt(format!(
+                "at version {leader} the leader has digest {digest}, and this node {}",
+                state.digest()
+            )));
+        }
+        if leader == state.version() {
+            self.following.heard(leader);
+        }
+        Ok(())
+    }
+
+    /// Follows the log in the bucket for a while. Looks at once when somebody waits.
+    async fn tail_bucket(&mut self, duration: Duration) -> Result<(), Trouble> {
+        let clock = Arc::clone(&self.following.context.clock);
+        let end = clock.elapsed() + duration;
+        let mut pause = LOOK_PAUSE.0;
+        loop {
+            let found = self.look().await?;
+            pause = if found {
+                LOOK_PAUSE.0
+            } else {
+                (pause * 2).min(LOOK_PAUSE.1)
+            };
+            let left = end.saturating_sub(clock.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = clock.sleep(self.jitter(pause).min(left)) => {}
+                () = self.following.look.notified() => {}
+            }
+        }
+    }
+
+    /// Reads the commits in the bucket after what is served. Whether there were any.
+    async fn look(&mut self) -> Result<bool, Trouble> {
+        if self.following.served().state.is_none() {
+            self.load().await?;
+            return Ok(true);
+        }
+        let mut found = false;
+        loop {
+            let state = self.current();
+            let reader = self.reader().await?;
+            let bytes = reader
+                .commit_after(&state)
+                .await
+                .map_err(|error| Trouble::Bucket(error.to_string()))?;
+            let Some(bytes) = bytes else {
+                self.clear_suspension();
+                self.following.heard(state.version());
+                return Ok(found);
+            };
+            match verify(&state, &bytes) {
+                Ok(Some(next)) => self.publish(next),
+                Ok(None) => return Ok(found),
+                Err(problem) => return Err(Trouble::Corrupt(problem.to_string())),
+            }
+            found = true;
+        }
+    }
+
+    fn current(&self) -> DatabaseState {
+        self.following
+            .served()
+            .state
+            .expect("only called after the first synchronisation")
+    }
+
+    /// Shows a newer state, whole and at once.
+    fn publish(&self, state: DatabaseState) {
+        let now = self.following.context.clock.now();
+        metrics::gauge!(
+            "slipstream_database_version",
+            "database" => self.following.configuration().database.clone()
+        )
+        .set(state.version().get() as f64);
+        self.following.update(|served| {
+            if served
+                .state
+                .as_ref()
+                .is_none_or(|known| known.version() < state.version())
+            {
+                served.state = Some(state);
+            }
+            served.last_contact = now;
+            served.suspension = None;
+        });
+    }
+
+    fn clear_suspension(&self) {
+        if self.following.served().suspension.is_some() {
+            tracing::info!(
+                database = %self.following.configuration().database,
+                "the database follows again"
+            );
+            self.following.update(|served| served.suspension = None);
+        }
+    }
+
+    fn note_voice(&self, leader: &str) {
+        let database = &self.following.configuration().database;
+        tracing::info!(%database, leader, "in step with the leader");
+        self.following.update(|served| served.leader_silence = None);
+    }
+
+    fn note_silence(&self, reason: &str) {
+        if self.following.served().leader_silence.as_deref() != Some(reason) {
+            tracing::warn!(
+                database = %self.following.configuration().database,
+                reason,
+                "the leader is silent; following the log in the bucket"
+            );
+            self.following
+                .update(|served| served.leader_silence = Some(reason.to_owned()));
+        }
+    }
+
+    fn note_trouble(&self, trouble: Trouble) {
+        let reason = match trouble {
+            Trouble::Leader(reason) => return self.note_silence(&reason),
+            Trouble::Bucket(reason) | Trouble::Corrupt(reason) => reason,
+        };
+        if self.following.served().suspension.as_deref() != Some(reason.as_str()) {
+            tracing::error!(
+                database = %self.following.configuration().database,
+                %reason,
+                "the database stands still at its last good version"
+            );
+            self.following
+                .update(|served| served.suspension = Some(reason));
+        }
+    }
+
+    fn jitter(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.following.context.entropy.fraction())
+    }
+
+    async fn sleep(&self, pause: Duration) {
+        let pause = self.jitter(pause);
+        self.following.context.clock.sleep(pause).await;
+    }
+}
+
+/// The state after a commit; `None` when the commit is not newer than the state.
+fn verify(state: &DatabaseState, bytes: &Bytes) -> Result<Option<DatabaseState>, CorruptLog> {
+    let commit = Commit::decode(bytes)?;
+    if commit.version() <= state.version() {
+        return Ok(None);
+    }
+    state.apply(&commit).map(Some)
+}
+
+fn describe(status: &Status) -> String {
+    match status.code() {
+        Code::Unavailable | Code::Unknown => status.message().to_owned(),
+        code => format!("{} ({code:?})", status.message()),
+    }
+}

@@ -1,0 +1,159 @@
+//! One followed database: what is served of it, and the tasks that keep it in step.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use slipstream_catalog::DatabaseState;
+use slipstream_model::{Clock, Entropy, Freshness, Timestamp, Version};
+use slipstream_storage::BucketConnection;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attachments::Configuration;
+use crate::link::NodeName;
+use crate::pins::{Pin, Pins};
+use crate::{follow, lease};
+
+/// What is served of a database, as of now. Replaced as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// The newest state that verified; `None` before the first synchronisation.
+    pub state: Option<DatabaseState>,
+    /// When it was last known to be the newest there is.
+    pub last_contact: Timestamp,
+    /// The newest version that the leader or the bucket was heard to have.
+    pub newest_version: Version,
+    /// Why the database stands still, when it does.
+    pub suspension: Option<String>,
+    /// Why the leader is not being listened to, when it is not.
+    pub leader_silence: Option<String>,
+}
+
+/// A followed database.
+#[derive(Debug)]
+pub struct Following {
+    configuration: Configuration,
+    served: watch::Sender<Served>,
+    pub(crate) pins: Pins,
+    /// Asks the follow task to look into the bucket at once: somebody waits.
+    pub(crate) look: Notify,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) context: FollowContext,
+    /// Where the leader answers now, which may be another address than when it was attached.
+    pub(crate) leader_url: String,
+    /// What the last lease renewal failed with, so that it is logged once and not each time.
+    pub(crate) lease_failure: Mutex<Option<String>>,
+}
+
+/// What every followed database needs.
+#[derive(Debug, Clone)]
+pub(crate) struct FollowContext {
+    pub(crate) connection: BucketConnection,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Entropy,
+    pub(crate) node: NodeName,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Following {
+    /// Starts to follow.
+    pub(crate) fn start(
+        configuration: Configuration,
+        leader_url: String,
+        context: FollowContext,
+    ) -> Arc<Self> {
+        let following = Arc::new(Self {
+            configuration,
+            served: watch::Sender::new(Served::default()),
+            pins: Pins::default(),
+            look: Notify::new(),
+            cancelled: context.shutdown.child_token(),
+            leader_url,
+            lease_failure: Mutex::new(None),
+            context,
+        });
+        let tasks = following.context.tasks.clone();
+        tasks.spawn(until_cancelled(Arc::clone(&following), follow::run));
+        tasks.spawn(until_cancelled(Arc::clone(&following), lease::run));
+        following
+    }
+
+    /// Stops to follow.
+    pub(crate) fn stop(&self) {
+        self.cancelled.cancel();
+    }
+
+    /// What was attached.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// What is served now.
+    pub fn served(&self) -> Served {
+        self.served.borrow().clone()
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> watch::Receiver<Served> {
+        self.served.subscribe()
+    }
+
+    /// Changes what is served.
+    ///
+    /// # Panics
+    /// When the version would go back: that must never be seen by anybody.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Served)) {
+        self.served.send_modify(|served| {
+            let before = served.state.as_ref().map(DatabaseState::version);
+            change(served);
+            let after = served.state.as_ref().map(DatabaseState::version);
+            assert!(
+                after >= before,
+                "the served version went back from {before:?} to {after:?}"
+            );
+            if let Some(version) = after {
+                served.newest_version = served.newest_version.max(version);
+            }
+        });
+    }
+
+    /// Notes that the node heard of the newest version just now.
+    pub(crate) fn heard(&self, newest: Version) {
+        let now = self.context.clock.now();
+        self.update(|served| {
+            served.last_contact = now;
+            served.newest_version = served.newest_version.max(newest);
+        });
+    }
+
+    /// Holds a version for a reader, so that the lease names it.
+    pub(crate) fn pin(&self, version: Version) -> Pin {
+        self.pins.hold(version)
+    }
+
+    /// How fresh what is served is; `None` before the first synchronisation.
+    pub fn freshness(&self, served: &Served) -> Option<Freshness> {
+        let state = served.state.as_ref()?;
+        Some(Freshness {
+            database: self.configuration.database.clone(),
+            version: state.version(),
+            digest: state.digest(),
+            last_contact: served.last_contact,
+            committed_at: state.committed_at(),
+            versions_behind: served
+                .newest_version
+                .get()
+                .saturating_sub(state.version().get()),
+        })
+    }
+}
+
+async fn until_cancelled<F>(following: Arc<Following>, run: fn(Arc<Following>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let cancelled = following.cancelled.clone();
+    cancelled.run_until_cancelled(run(following)).await;
+}

@@ -1,0 +1,91 @@
+//! Tells the leader which versions this node still reads.
+//!
+//! On a task and a connection of its own: a sync stream that is busy or stuck must never cost
+//! the lease (SlateDB issue 1888).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipstream_catalog::DatabaseState;
+use slipstream_model::Version;
+use slipstream_proto::sync::RenewLeaseRequest;
+use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::following::Following;
+use crate::link;
+
+/// The pause before the first renewal that failed is tried again, and while nothing is served.
+const RETRY: Duration = Duration::from_secs(2);
+/// A lease is renewed this many times within its life, so that two renewals may be lost.
+const RENEWALS_PER_LEASE: u32 = 3;
+
+/// Renews the lease of a followed database for as long as it is followed.
+pub(crate) async fn run(following: Arc<Following>) {
+    let mut client = None;
+    loop {
+        let pause = match renew(&following, &mut client).await {
+            Ok(pause) => {
+                if following.lease_failure.lock().take().is_some() {
+                    tracing::info!(database = %following.configuration().database, "the lease is renewed again");
+                }
+                pause
+            }
+            Err(status) => {
+                client = None;
+                note_failure(&following, &status);
+                RETRY
+            }
+        };
+        let jitter = 0.8 + 0.4 * following.context.entropy.fraction();
+        following.context.clock.sleep(pause.mul_f64(jitter)).await;
+    }
+}
+
+async fn renew(
+    following: &Following,
+    client: &mut Option<MetadataSyncClient<Channel>>,
+) -> Result<Duration, Status> {
+    let Some(current) = following
+        .served()
+        .state
+        .as_ref()
+        .map(DatabaseState::version)
+    else {
+        return Ok(RETRY);
+    };
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(link::sync_client(&following.leader_url).await?),
+    };
+    let configuration = following.configuration();
+    let lowest: Version = following
+        .pins
+        .lowest()
+        .map_or(current, |held| held.min(current));
+    let request = RenewLeaseRequest {
+        follower: Some(following.context.node.identity(&configuration.name)),
+        database_id: configuration.database_id.as_bytes().to_vec().into(),
+        lowest_version: lowest.get(),
+        current_version: current.get(),
+    };
+    let answer = client
+        .renew_lease(link::with_deadline(request))
+        .await?
+        .into_inner();
+    Ok(Duration::from_millis(answer.lease_ttl_ms) / RENEWALS_PER_LEASE)
+}
+
+fn note_failure(following: &Following, status: &Status) {
+    let message = status.message().to_owned();
+    let mut known = following.lease_failure.lock();
+    if known.is_none() {
+        tracing::warn!(
+            database = %following.configuration().database,
+            reason = %message,
+            "the lease cannot be renewed; trying on"
+        );
+    }
+    *known = Some(message);
+}

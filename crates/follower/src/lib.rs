@@ -1,0 +1,27 @@
+//! The follower: attaches databases of leaders, keeps in step with them, and answers queries.
+//!
+//! * [`FollowerEngine`] is what the doors call. It refuses every write.
+//! * [`Attachments`] are durable: the attached database configurations of this node, in a file.
+//! * A follow task per database keeps its state in step: from the leader over gRPC when it
+//!   speaks, from the log in the bucket when it does not.
+//! * A lease task per database tells the leader which versions are still being read, on a
+//!   connection of its own.
+//!
+//! What is absent here is the point: there is no way to write to the bucket. A follower holds a
+//! [`BucketReader`](slipstream_storage::BucketReader), which cannot put or delete.
+
+mod attachments;
+mod engine;
+mod follow;
+mod following;
+mod lease;
+mod link;
+mod node;
+mod pins;
+mod view;
+
+pub use attachments::{Attachments, Configuration};
+pub use engine::FollowerEngine;
+pub use following::{Following, Served};
+pub use link::LeaderAddress;
+pub use node::{FollowerArgs, run};

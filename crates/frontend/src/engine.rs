@@ -1,0 +1,349 @@
+//! The middle of a node: what every door hands its requests to.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use slipstream_model::{ClusterName, Freshness, FreshnessRequirement, Timestamp};
+use slipstream_query::{Parameters, QueryStream};
+
+use crate::ServiceError;
+
+/// A node: leader or follower. Doors authenticate, translate and stream; what a request means is
+/// decided behind this trait.
+#[async_trait]
+pub trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Who this node is.
+    fn identity(&self) -> &NodeIdentity;
+
+    /// Runs SQL: one query, or on a leader also one transaction of several statements.
+    async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError>;
+
+    /// Plans SQL without running it, for prepared statements.
+    async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError>;
+
+    /// Takes rows in. All of them become visible in one commit, or none.
+    async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError>;
+
+    /// Starts following a database of a leader. Idempotent.
+    async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError>;
+
+    /// Stops following. The leader's data stays as it is.
+    async fn detach(&self, configuration: &str) -> Result<(), ServiceError>;
+
+    /// The attached database configurations of this node.
+    fn attachments(&self) -> Vec<Attachment>;
+
+    /// Whether the node can answer queries.
+    fn readiness(&self) -> Readiness;
+}
+
+/// Who a node is.
+#[derive(Debug, Clone)]
+pub struct NodeIdentity {
+    /// The cluster it belongs to.
+    pub cluster: ClusterName,
+    /// `leader` or `follower`.
+    pub role: NodeRole,
+    /// The region.
+    pub location: String,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeRole {
+    /// Owns databases and writes them.
+    Leader,
+    /// Follows databases and only reads.
+    Follower,
+}
+
+impl fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+        })
+    }
+}
+
+/// SQL from a client.
+#[derive(Debug, Clone, Default)]
+pub struct SqlRequest {
+    /// The default schema: names without a schema are looked up in this database.
+    pub database: Option<String>,
+    /// One statement, or several separated by `;`.
+    pub sql: String,
+    /// Values of `$1`, `$2`... or `$name`.
+    pub parameters: Parameters,
+    /// How fresh the answer has to be.
+    pub freshness: FreshnessRequirement,
+    /// How long the client is willing to wait; the node's own deadline also holds.
+    pub timeout: Option<Duration>,
+    /// Which door and client, for the query log: `http 127.0.0.1:50123`.
+    pub client: String,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// The rows. A statement that is not a query answers one row: `version`, `rows`.
+    pub rows: QueryStream,
+    /// The state of the request's database that the answer came from; `None` when the request
+    /// named no database.
+    pub freshness: Option<Freshness>,
+    /// When the answer was begun, by the node's clock: lag is measured up to here.
+    pub answered_at: Timestamp,
+    /// The number of rows written, for statements that are not queries.
+    pub rows_written: Option<u64>,
+}
+
+/// What a statement would answer, and which parameters it takes.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The columns of the answer.
+    pub schema: SchemaRef,
+    /// One field for each parameter, in order; type `Null` where it could not be inferred.
+    pub parameters: Schema,
+    /// Whether the statement only reads.
+    pub is_query: bool,
+}
+
+impl Description {
+    /// Of a statement that changes something and takes no parameters.
+    pub fn of_change(schema: SchemaRef) -> Self {
+        Self { schema, parameters: Schema::empty(), is_query: false }
+    }
+}
+
+/// How the bytes of an ingest are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IngestFormat {
+    /// Comma-separated values, optionally gzip-compressed.
+    Csv,
+    /// One JSON object a line, optionally gzip-compressed.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, stream or file.
+    Arrow,
+}
+
+/// Where the bytes of an ingest come from.
+pub enum IngestSource {
+    /// Bytes that the client sends along.
+    Body(BoxStream<'static, Result<Bytes, ServiceError>>),
+    /// Arrow batches that the client sends along (Flight).
+    Batches(SchemaRef, BoxStream<'static, Result<arrow::array::RecordBatch, ServiceError>>),
+    /// An object that the node reads: `s3://`, `az://`, `gs://`, `https://`, `file://`.
+    Url(String),
+}
+
+impl fmt::Debug for IngestSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body(_) => f.write_str("Body"),
+            Self::Batches(schema, _) => f.debug_tuple("Batches").field(schema).finish(),
+            Self::Url(url) => f.debug_tuple("Url").field(url).finish(),
+        }
+    }
+}
+
+/// Rows to take in.
+#[derive(Debug)]
+pub struct IngestRequest {
+    /// The database.
+    pub database: String,
+    /// The table.
+    pub table: String,
+    /// Where the bytes come from.
+    pub source: IngestSource,
+    /// How they are encoded; `None`: by the name's ending. Ignored for batches.
+    pub format: Option<IngestFormat>,
+    /// How the source is called in errors: `flights.csv`.
+    pub source_name: String,
+    /// What to do when the table is there, or is not.
+    pub table_mode: TableMode,
+    /// The extents' creation time, when not now.
+    pub creation_time: Option<Timestamp>,
+    /// The extents' tags.
+    pub tags: BTreeSet<String>,
+    /// CSV and JSON lines: how to read them.
+    pub text: TextOptions,
+    /// Rows that may be left out because they do not fit; `0`: the first one fails the ingest.
+    pub bad_rows_max: u64,
+}
+
+/// What an ingest does with its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TableMode {
+    /// The table must be there.
+    #[default]
+    Append,
+    /// A missing table is created with inferred columns; an existing one is appended to.
+    CreateOrAppend,
+    /// The table must not be there (`adbc_ingest` mode `create`).
+    Create,
+    /// The table is dropped and created again, in the same commit (mode `replace`).
+    Replace,
+}
+
+/// How text is read.
+#[derive(Debug, Clone)]
+pub struct TextOptions {
+    /// CSV: whether the first line names the columns.
+    pub header: bool,
+    /// CSV: what stands between values.
+    pub delimiter: u8,
+    /// CSV: texts that mean null, besides the empty one.
+    pub nulls: Vec<String>,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { header: true, delimiter: b',', nulls: vec!["NA".into(), "NULL".into(), "null".into()] }
+    }
+}
+
+/// What an ingest did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IngestReceipt {
+    /// The database.
+    pub database: String,
+    /// The table.
+    pub table: String,
+    /// The version from which on the rows are visible: ask for it with `min_version`.
+    pub version: u64,
+    /// The database digest at that version.
+    pub digest: String,
+    /// Rows taken in.
+    pub rows: u64,
+    /// Extents written.
+    pub extents: u64,
+    /// Bytes of those extents.
+    pub size_bytes: u64,
+    /// Rows left out.
+    pub bad_rows: u64,
+    /// Those rows, where they stood and why they did not fit.
+    pub rejects: Vec<Reject>,
+}
+
+/// A row that did not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// The file or stream.
+    pub source: String,
+    /// The line in it, from 1; the row, for formats without lines.
+    pub line: u64,
+    /// The column, when one is to blame.
+    pub column: Option<String>,
+    /// What stood there, cut to a readable length.
+    pub value: Option<String>,
+    /// What was expected.
+    pub reason: String,
+    /// The whole row as it stood, for text formats.
+    pub row: Option<String>,
+}
+
+/// A database to follow.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// The configuration's name; the database's when not given.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The leader cluster.
+    pub leader: String,
+    /// The database at the leader.
+    pub database: String,
+}
+
+/// An attached database configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The configuration's name.
+    pub name: String,
+    /// The leader cluster.
+    pub leader: String,
+    /// Where the leader answers gRPC.
+    pub leader_url: String,
+    /// The database.
+    pub database: String,
+    /// Its id.
+    pub database_id: String,
+    /// The bucket both read.
+    pub bucket_id: String,
+    /// How far the attach has come.
+    pub provisioning_state: ProvisioningState,
+    /// Why it failed.
+    pub error: Option<ProvisioningError>,
+    /// The version that is served.
+    pub version: Option<u64>,
+}
+
+/// The states of an asynchronous management operation, as Azure names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProvisioningState {
+    /// The first synchronisation is under way.
+    Creating,
+    /// It is being served.
+    Succeeded,
+    /// It cannot be served; the error says why.
+    Failed,
+    /// It is being removed.
+    Deleting,
+}
+
+/// Why a management operation failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProvisioningError {
+    /// A stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Whether a node can answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Readiness {
+    /// Every attached (or owned) database can be queried and none is suspended.
+    pub ready: bool,
+    /// What is missing, when something is.
+    pub reason: Option<String>,
+    /// One entry a database.
+    pub databases: Vec<DatabaseReadiness>,
+}
+
+impl Readiness {
+    /// A node is ready when each of its databases is.
+    pub fn of(databases: Vec<DatabaseReadiness>) -> Self {
+        let waiting = databases.iter().find(|database| !database.ready);
+        let reason = waiting.map(|database| match &database.suspension_state {
+            Some(why) => format!("database '{}' stands still: {why}", database.name),
+            None => format!("database '{}' has not had its first synchronisation", database.name),
+        });
+        Self { ready: reason.is_none(), reason, databases }
+    }
+}
+
+/// Whether a database can be queried.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseReadiness {
+    /// The database.
+    pub name: String,
+    /// Whether it had its first synchronisation and is not suspended.
+    pub ready: bool,
+    /// The version that is served.
+    pub version: Option<u64>,
+    /// Its digest.
+    pub digest: Option<String>,
+    /// Why it stands still, when it does.
+    pub suspension_state: Option<String>,
+}
+

@@ -1,0 +1,382 @@
+//! Arrow Flight SQL: statements, prepared statements, catalogs, bulk ingestion.
+//!
+//! Nothing is kept between calls. A prepared statement's handle *is* the statement with the
+//! parameters bound to it so far, so any node answers for any other.
+
+mod catalog;
+mod handle;
+mod ingest;
+mod request;
+mod stream;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, Any, CommandGetCatalogs, CommandGetDbSchemas,
+    CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandPreparedStatementQuery,
+    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+    TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PutResult, Ticket,
+};
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::{Stream, StreamExt, TryStreamExt};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::metrics::Timer;
+use crate::{Engine, ServiceError, SqlRequest};
+use handle::Handle;
+
+/// A batch of an ingest, or of bound parameters, may be this large on the wire.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Rows of parameters that one prepared update takes: each is a statement and a commit of its
+/// own. More rows are an ingest.
+const PARAMETER_ROWS_MAX: usize = 10_000;
+
+type FlightStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type DoGet = Result<Response<<FlightSql as FlightService>::DoGetStream>, Status>;
+type Info = Result<Response<FlightInfo>, Status>;
+
+/// The service, over the wire.
+pub(crate) fn service(engine: Arc<dyn Engine>) -> FlightServiceServer<FlightSql> {
+    FlightServiceServer::new(FlightSql { engine }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The Flight SQL door.
+#[derive(Debug, Clone)]
+pub(crate) struct FlightSql {
+    engine: Arc<dyn Engine>,
+}
+
+impl FlightSql {
+    /// One endpoint, on this very node: whoever asked fetches the rows here.
+    fn info<T: ProstMessageExt>(
+        &self,
+        ticket: T,
+        schema: &Schema,
+        descriptor: FlightDescriptor,
+    ) -> Info {
+        let ticket = Ticket::new(ticket.as_any().encode_to_vec());
+        let info = FlightInfo::new()
+            .try_with_schema(schema)
+            .map_err(|error| Status::internal(error.to_string()))?
+            .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
+            .with_descriptor(descriptor);
+        Ok(Response::new(info))
+    }
+
+    /// Runs a query and streams its rows; the state they came from goes with the first message.
+    async fn stream(&self, request: SqlRequest) -> DoGet {
+        let timer = Timer::start("flight", "query");
+        let result = self.engine.execute(request).await;
+        timer.finish(&result);
+        Ok(Response::new(stream::encode(result?)))
+    }
+
+    /// Runs statements that write, and says how many rows they wrote.
+    async fn update(&self, request: SqlRequest) -> Result<i64, Status> {
+        let timer = Timer::start("flight", "update");
+        let result = self.engine.execute(request).await;
+        timer.finish(&result);
+        let answer = result?;
+        let written = answer.rows_written;
+        let batches = answer.rows.collect_batches().await.map_err(ServiceError::from)?;
+        let rows = written.unwrap_or_else(|| batches.iter().map(|b| b.num_rows() as u64).sum());
+        Ok(i64::try_from(rows).unwrap_or(i64::MAX))
+    }
+
+    async fn info_of<T: ProstMessageExt>(
+        &self,
+        request: SqlRequest,
+        ticket: T,
+        descriptor: FlightDescriptor,
+    ) -> Info {
+        let description = self.engine.describe(request).await?;
+        self.info(ticket, &description.schema, descriptor)
+    }
+}
+
+fn one_batch(batch: Result<arrow::array::RecordBatch, arrow_flight::error::FlightError>) -> DoGet {
+    let batch = batch.map_err(|error| Status::internal(error.to_string()))?;
+    let schema = batch.schema();
+    let stream = FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .build(futures::stream::iter([Ok(batch)]))
+        .map_err(Status::from);
+    Ok(Response::new(stream.boxed()))
+}
+
+/// An Arrow schema as the IPC message that prepared statements carry.
+fn schema_bytes(schema: &Schema) -> Result<prost::bytes::Bytes, Status> {
+    let options = arrow::ipc::writer::IpcWriteOptions::default();
+    let message = arrow_flight::IpcMessage::try_from(arrow_flight::SchemaAsIpc::new(schema, &options))
+        .map_err(|error| Status::internal(error.to_string()))?;
+    Ok(message.0)
+}
+
+#[tonic::async_trait]
+impl FlightSqlService for FlightSql {
+    type FlightService = Self;
+
+    /// Nobody is authenticated in this version, so everybody is welcome.
+    async fn do_handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<FlightStream<HandshakeResponse>>, Status> {
+        let welcome = HandshakeResponse { protocol_version: 0, payload: Default::default() };
+        Ok(Response::new(futures::stream::iter([Ok(welcome)]).boxed()))
+    }
+
+    async fn get_flight_info_statement(
+        &self,
+        query: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let sql = request::sql(&request, query.query.clone())?;
+        let ticket = TicketStatementQuery { statement_handle: query.query.into() };
+        self.info_of(sql, ticket, request.into_inner()).await
+    }
+
+    async fn do_get_statement(
+        &self,
+        ticket: TicketStatementQuery,
+        request: Request<Ticket>,
+    ) -> DoGet {
+        let sql = String::from_utf8(ticket.statement_handle.to_vec())
+            .map_err(|_| Status::invalid_argument("the ticket is not one of this node's"))?;
+        self.stream(request::sql(&request, sql)?).await
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        ticket: CommandStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        self.update(request::sql(&request, ticket.query)?).await
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        query: ActionCreatePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        let description = self.engine.describe(request::sql(&request, query.query.clone())?).await?;
+        // A statement without rows has no columns to announce: clients then run it as an update.
+        let dataset_schema = if description.is_query {
+            schema_bytes(&description.schema)?
+        } else {
+            Default::default()
+        };
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: Handle::new(query.query).encode(),
+            dataset_schema,
+            parameter_schema: schema_bytes(&description.parameters)?,
+        })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        _query: ActionClosePreparedStatementRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let handle = Handle::decode(&query.prepared_statement_handle)?;
+        let parameters = handle::read_parameters(request.into_inner(), 1).await?;
+        let handle = handle.with_parameters(parameters).encode();
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let handle = Handle::decode(&query.prepared_statement_handle)?;
+        let mut sql = request::sql(&request, handle.sql().to_owned())?;
+        sql.parameters = handle.row(0)?;
+        self.info_of(sql, query, request.into_inner()).await
+    }
+
+    async fn do_get_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<Ticket>,
+    ) -> DoGet {
+        let handle = Handle::decode(&query.prepared_statement_handle)?;
+        let mut sql = request::sql(&request, handle.sql().to_owned())?;
+        sql.parameters = handle.row(0)?;
+        self.stream(sql).await
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        query: CommandPreparedStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let handle = Handle::decode(&query.prepared_statement_handle)?;
+        let sql = request::sql(&request, handle.sql().to_owned())?;
+        let parameters = handle::read_parameters(request.into_inner(), PARAMETER_ROWS_MAX).await?;
+        let handle = handle.with_parameters(parameters);
+        let mut written = 0;
+        for row in 0..handle.row_count().max(1) {
+            written += self.update(SqlRequest { parameters: handle.row(row)?, ..sql.clone() }).await?;
+        }
+        Ok(written)
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        ticket: CommandStatementIngest,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let timer = Timer::start("flight", "ingest");
+        let database = request::database(&request);
+        let result = ingest::of_command(&*self.engine, ticket, database, request.into_inner()).await;
+        timer.finish(&result);
+        let rows = result?.rows;
+        Ok(i64::try_from(rows).unwrap_or(i64::MAX))
+    }
+
+    /// Plain Flight: a path of database and table, then batches. Answers the receipt as JSON.
+    async fn do_put_fallback(
+        &self,
+        request: Request<PeekableFlightDataStream>,
+        _message: Any,
+    ) -> Result<Response<FlightStream<PutResult>>, Status> {
+        self.put_path(request).await
+    }
+
+    async fn do_put_error_callback(
+        &self,
+        request: Request<PeekableFlightDataStream>,
+        _error: DoPutError,
+    ) -> Result<Response<FlightStream<PutResult>>, Status> {
+        self.put_path(request).await
+    }
+
+    async fn get_flight_info_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let schema = query.into_builder().schema();
+        self.info(query, &schema, request.into_inner())
+    }
+
+    async fn do_get_catalogs(&self, query: CommandGetCatalogs, _request: Request<Ticket>) -> DoGet {
+        let mut builder = query.into_builder();
+        builder.append(catalog::CATALOG);
+        one_batch(builder.build())
+    }
+
+    async fn get_flight_info_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let schema = query.clone().into_builder().schema();
+        self.info(query, &schema, request.into_inner())
+    }
+
+    async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> DoGet {
+        let schemas = catalog::schemas(&*self.engine, &request).await?;
+        let mut builder = query.into_builder();
+        for schema in schemas {
+            builder.append(catalog::CATALOG, schema);
+        }
+        one_batch(builder.build())
+    }
+
+    async fn get_flight_info_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let schema = query.clone().into_builder().schema();
+        self.info(query, &schema, request.into_inner())
+    }
+
+    async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> DoGet {
+        let mut builder = query.clone().into_builder();
+        for table in catalog::tables(&*self.engine, &request).await? {
+            let schema = if query.include_schema {
+                catalog::schema_of(&*self.engine, &request, &table).await?
+            } else {
+                SchemaRef::new(Schema::empty())
+            };
+            builder
+                .append(catalog::CATALOG, &table.schema, &table.name, &table.kind, &schema)
+                .map_err(|error| Status::internal(error.to_string()))?;
+        }
+        one_batch(builder.build())
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let schema = query.into_builder().schema();
+        self.info(query, &schema, request.into_inner())
+    }
+
+    async fn do_get_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        _request: Request<Ticket>,
+    ) -> DoGet {
+        let mut builder = query.into_builder();
+        for kind in catalog::TABLE_KINDS {
+            builder.append(kind);
+        }
+        one_batch(builder.build())
+    }
+
+    async fn get_flight_info_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let infos = catalog::sql_info(self.engine.identity())?;
+        let schema = query.clone().into_builder(&infos).schema();
+        self.info(query, &schema, request.into_inner())
+    }
+
+    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _request: Request<Ticket>) -> DoGet {
+        let infos = catalog::sql_info(self.engine.identity())?;
+        one_batch(query.into_builder(&infos).build())
+    }
+
+    async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+impl FlightSql {
+    async fn put_path(
+        &self,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<Response<FlightStream<PutResult>>, Status> {
+        let timer = Timer::start("flight", "ingest");
+        let result = ingest::of_path(&*self.engine, request.into_inner()).await;
+        timer.finish(&result);
+        let receipt = serde_json::to_vec(&result?)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let answer = PutResult { app_metadata: receipt.into() };
+        Ok(Response::new(futures::stream::iter([Ok(answer)]).boxed()))
+    }
+}

@@ -1,0 +1,50 @@
+//! What a call's headers say.
+
+use std::str::FromStr;
+
+use slipstream_model::{FreshnessRequirement, Version, WhenStale};
+use tonic::{Request, Status};
+
+use crate::SqlRequest;
+
+fn header<'a, T>(request: &'a Request<T>, name: &str) -> Option<&'a str> {
+    request.metadata().get(name).and_then(|value| value.to_str().ok())
+}
+
+fn parsed<T, V>(request: &Request<T>, name: &str) -> Result<Option<V>, Status>
+where
+    V: FromStr<Err: std::fmt::Display>,
+{
+    header(request, name)
+        .map(|text| {
+            text.parse()
+                .map_err(|error| Status::invalid_argument(format!("{name} '{text}': {error}")))
+        })
+        .transpose()
+}
+
+/// The database a call is about: the header `database`.
+pub(super) fn database<T>(request: &Request<T>) -> Option<String> {
+    let name = header(request, "database").or_else(|| header(request, "slipstream-database"));
+    name.filter(|name| !name.is_empty()).map(ToOwned::to_owned)
+}
+
+/// SQL with what the headers ask of it.
+pub(super) fn sql<T>(request: &Request<T>, sql: String) -> Result<SqlRequest, Status> {
+    let max_staleness: Option<humantime::Duration> = parsed(request, "slipstream-max-staleness")?;
+    let freshness = FreshnessRequirement {
+        min_version: parsed::<_, Version>(request, "slipstream-min-version")?,
+        max_staleness: max_staleness.map(Into::into),
+        when_stale: parsed::<_, WhenStale>(request, "slipstream-when-stale")?.unwrap_or_default(),
+    };
+    let timeout: Option<humantime::Duration> = parsed(request, "slipstream-timeout")?;
+    let peer = request.remote_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+    Ok(SqlRequest {
+        database: database(request),
+        sql,
+        freshness,
+        timeout: timeout.map(Into::into),
+        client: format!("flight {peer}"),
+        ..SqlRequest::default()
+    })
+}

@@ -1,0 +1,39 @@
+//! HTTP: SQL, ingestion, attachments, health, metrics.
+
+mod encode;
+mod error;
+mod ingest;
+mod node;
+mod sql;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+
+use crate::Engine;
+
+/// The largest SQL request: a transaction of many `INSERT ... VALUES`. More is an ingest.
+const SQL_BYTES_MAX: usize = 64 << 20;
+
+/// Everything behind the HTTP port.
+pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
+    Router::new()
+        .route("/", get(node::about))
+        .route("/v1/sql", post(sql::run).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)))
+        .route(
+            "/v1/ingest/{database}/{table}",
+            post(ingest::run).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/attachments", get(node::attachments).post(node::attach))
+        .route("/v1/attachments/{name}", delete(node::detach))
+        .route("/healthz", get(node::health))
+        .route("/readyz", get(node::ready))
+        .route("/metrics", get(node::metrics))
+        .fallback(node::unknown)
+        .with_state(engine)
+}
+
+#[cfg(test)]
+mod tests;

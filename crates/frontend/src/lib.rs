@@ -1,0 +1,28 @@
+//! The doors of a node, and the shell around it.
+//!
+//! Every door (HTTP, Arrow Flight SQL) translates a request, hands it to the [`Engine`] in the
+//! middle, and streams the answer. No door has logic of its own; this crate knows neither leader
+//! nor follower.
+//!
+//! * [`Engine`] is what a node is, behind its doors.
+//! * [`NodeServer`] takes the ports and serves.
+//! * [`ServiceError`] is every failure, with one table that says what each door calls it.
+//! * [`settings`] and [`runtime`] are what both programs share: flags, files, environment, clock,
+//!   signals, logging.
+
+mod engine;
+mod error;
+mod flight;
+mod http;
+mod metrics;
+pub mod runtime;
+mod server;
+pub mod settings;
+
+pub use engine::{
+    Answer, AttachRequest, Attachment, DatabaseReadiness, Description, Engine, IngestFormat,
+    IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, ProvisioningError,
+    ProvisioningState, Readiness, Reject, SqlRequest, TableMode, TextOptions,
+};
+pub use error::{ErrorKind, ServiceError};
+pub use server::{NodeServer, ServeError, ServerOptions};

@@ -1,0 +1,161 @@
+//! The shell around a node: clock, chance, logging, signals, orderly shutdown.
+//!
+//! The only place that may read the wall clock and the operating system's randomness; everything
+//! below gets them as arguments.
+
+use std::hash::{BuildHasher, RandomState};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+use slipstream_model::{Clock, Entropy, Sleep, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::NodeSettings;
+use crate::{NodeServer, ServiceError};
+
+/// How long a stopping node waits for its tasks before it leaves them.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it says who is late meanwhile.
+const DRAIN_REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The machine's clock.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where time comes in")]
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where time comes in")]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let micros = since_1970.map_or(0, |duration| duration.as_micros());
+        Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// Randomness seeded by the operating system. Not for secrets.
+pub fn entropy_from_os() -> Entropy {
+    // The standard library seeds its hash maps from the operating system; so may we.
+    Entropy::from_seed(RandomState::new().hash_one(std::process::id()))
+}
+
+/// Starts to log to standard error.
+///
+/// # Errors
+/// When the filter is malformed. A process that logs already goes on as it does.
+pub fn init_telemetry(filter: &str, as_json: bool) -> Result<(), ServiceError> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| ServiceError::invalid(format!("--log '{filter}': {error}")))?;
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Somebody may have installed one already, as tests do.
+    let _ = if as_json { subscriber.json().try_init() } else { subscriber.try_init() };
+    crate::metrics::install();
+    Ok(())
+}
+
+/// Fires at the first SIGINT or SIGTERM. A second one ends the process at once.
+pub fn shutdown_signal() -> CancellationToken {
+    let token = CancellationToken::new();
+    let fires = token.clone();
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            tracing::error!("cannot listen for signals: only SIGKILL ends this process");
+            return;
+        };
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping; a second signal stops at once");
+                fires.cancel();
+            }
+        }
+        std::process::exit(130);
+    });
+    token
+}
+
+/// Waits for the tasks of a stopping node, and says how many are late.
+pub async fn drain(tasks: &TaskTracker) {
+    let all_ended = tasks.wait();
+    tokio::pin!(all_ended);
+    let mut left = DRAIN_TIMEOUT;
+    while tokio::time::timeout(DRAIN_REPORT_INTERVAL.min(left), &mut all_ended).await.is_err() {
+        left = left.saturating_sub(DRAIN_REPORT_INTERVAL);
+        if left.is_zero() {
+            tracing::warn!(tasks = tasks.len(), "leaving tasks that do not end");
+            return;
+        }
+        tracing::info!(tasks = tasks.len(), "waiting for tasks to end");
+    }
+}
+
+/// Where a node answers: `node.json` in its directory, for scripts that start nodes on free
+/// ports.
+#[derive(Debug, Serialize)]
+struct Announcement {
+    cluster: String,
+    grpc: String,
+    http: String,
+    pid: u32,
+}
+
+/// Says where the node answers: in its log, and in `node.json` in its directory.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn announce(settings: &NodeSettings, server: &NodeServer) -> std::io::Result<()> {
+    let (grpc, http) = (server.grpc_addr(), server.http_addr());
+    tracing::info!(
+        cluster = %settings.cluster,
+        bucket = %settings.bucket,
+        data_dir = %settings.data_dir.display(),
+        "listening for HTTP on http://{http} and for gRPC and Flight SQL on {grpc}"
+    );
+    let announcement = Announcement {
+        cluster: settings.cluster.to_string(),
+        grpc: grpc.to_string(),
+        http: http.to_string(),
+        pid: std::process::id(),
+    };
+    // Beside and renamed: a script that waits for the file never reads half of it.
+    let beside = settings.data_dir.join("node.json.new");
+    std::fs::write(&beside, serde_json::to_vec_pretty(&announcement)?)?;
+    std::fs::rename(beside, settings.data_dir.join("node.json"))
+}
+
+/// The exit status of a program, its error said on standard error.
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+pub fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The leader's cluster: which databases it owns, their writers, and who follows them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use parking_lot::RwLock;
+use slipstream_catalog::{
+    CatalogError, ClusterOp, ClusterState, ClusterWriter, CommitError, Committed, DatabaseOp,
+    DatabaseReader, DatabaseState, DatabaseWriter, WriterContext,
+};
+use slipstream_frontend::{ErrorKind, ServiceError};
+use slipstream_model::{Clock, ClusterName, DatabaseId, DatabaseName, Entropy};
+use slipstream_storage::BucketWriter;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use crate::leases::LeaseTable;
+
+/// How many commits lie between two checkpoints: a reader that starts has at most this many
+/// small objects to read after the checkpoint.
+const CHECKPOINT_EVERY: u64 = 64;
+/// How often a leader that has nothing to commit looks whether another one has taken over. Until
+/// it commits or looks, a stale leader does no harm: it only sends heartbeats of an old version.
+const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a cluster is opened with.
+#[derive(Debug, Clone)]
+pub struct ClusterContext {
+    /// The cluster's name.
+    pub name: ClusterName,
+    /// Its region.
+    pub location: String,
+    /// The bucket it writes.
+    pub bucket: BucketWriter,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where chance comes from.
+    pub entropy: Entropy,
+    /// Ends every task when the node stops.
+    pub shutdown: CancellationToken,
+    /// Holds those tasks, so that a stopping node can wait for them.
+    pub tasks: TaskTracker,
+}
+
+/// One database that the cluster owns.
+#[derive(Debug, Clone)]
+enum Database {
+    /// It can be read and written.
+    Open(DatabaseWriter),
+    /// Its log is damaged: it stands still at the last good version, if there is one.
+    Held {
+        state: Option<DatabaseState>,
+        reason: String,
+    },
+}
+
+/// A cluster that leads.
+pub struct Cluster {
+    context: ClusterContext,
+    catalog: ClusterWriter,
+    databases: RwLock<BTreeMap<DatabaseId, Database>>,
+    leases: LeaseTable,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("name", &self.context.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Opens the cluster's catalog and all its databases for writing. From here on an older
+    /// leader of the same cluster is fenced.
+    ///
+    /// A database whose log is damaged does not keep the others from opening.
+    ///
+    /// # Errors
+    /// When the catalog itself cannot be opened.
+    pub async fn open(context: ClusterContext) -> Result<Arc<Self>, CatalogError> {
+        let writer = writer_context(&context);
+        let catalog = ClusterWriter::open(context.bucket.clone(), writer).await?;
+        let state = catalog.state();
+        let opening = state.databases().map(|(_, id)| open_database(&context, id));
+        let databases = join_all(opening).await.into_iter().collect();
+        let leases = LeaseTable::new(Arc::clone(&context.clock));
+        let cluster = Arc::new(Self {
+            context,
+            catalog,
+            databases: RwLock::new(databases),
+            leases,
+        });
+        cluster
+            .context
+            .tasks
+            .spawn(watch_for_successors(Arc::clone(&cluster)));
+        Ok(cluster)
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &ClusterName {
+        &self.context.name
+    }
+
+    /// The cluster's region.
+    pub fn location(&self) -> &str {
+        &self.context.location
+    }
+
+    /// The bucket it writes.
+    pub fn bucket(&self) -> &BucketWriter {
+        &self.context.bucket
+    }
+
+    /// Where the time comes from.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.context.clock
+    }
+
+    /// Where chance comes from.
+    pub fn entropy(&self) -> &Entropy {
+        &self.context.entropy
+    }
+
+    /// Who reads what.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// Fires when the node stops.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.context.shutdown
+    }
+
+    /// Tasks that a stopping node waits for.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.context.tasks
+    }
+
+    /// Databases and followers, as committed.
+    pub fn catalog(&self) -> ClusterState {
+        self.catalog.state()
+    }
+
+    /// The id of a database.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn database_id(&self, name: &str) -> Result<DatabaseId, ServiceError> {
+        self.catalog().database(name).ok_or_else(|| {
+            ServiceError::new(
+                ErrorKind::NotFound,
+                "database_not_found",
+                format!(
+                    "database '{name}' does not exist in cluster '{}': create it with CREATE \
+                     DATABASE, or see SELECT * FROM slipstream.databases",
+                    self.name()
+                ),
+            )
+        })
+    }
+
+    /// The name of a database.
+    pub fn database_name(&self, id: DatabaseId) -> Option<String> {
+        self.catalog().database_name(id).map(ToString::to_string)
+    }
+
+    /// The writer of a database.
+    ///
+    /// # Errors
+    /// When there is none, or it stands still because its log is damaged.
+    pub fn writer(&self, id: DatabaseId) -> Result<DatabaseWriter, ServiceError> {
+        match self.databases.read().get(&id) {
+            Some(Database::Open(writer)) => Ok(writer.clone()),
+            Some(Database::Held { reason, .. }) => Err(ServiceError::new(
+                ErrorKind::DataCorrupt,
+                "database_suspended",
+                format!("the database stands still and takes no writes: {reason}"),
+            )),
+            None => Err(ServiceError::new(
+                ErrorKind::NotFound,
+                "database_not_found",
+                format!("there is no database with id {id}"),
+            )),
+        }
+    }
+
+    /// Every database that can be read, by name: the newest committed states.
+    pub fn states(&self) -> BTreeMap<String, DatabaseState> {
+        let databases = self.databases.read();
+        let state = |id: DatabaseId| match databases.get(&id)? {
+            Database::Open(writer) => Some(writer.state()),
+            Database::Held { state, .. } => state.clone(),
+        };
+        let catalog = self.catalog();
+        catalog
+            .databases()
+            .filter_map(|(name, id)| Some((name.to_string(), state(id)?)))
+            .collect()
+    }
+
+    /// Why a database stands still, when it does.
+    pub fn suspension(&self, id: DatabaseId) -> Option<String> {
+        match self.databases.read().get(&id)? {
+            Database::Open(writer) if writer.is_fenced() => {
+                Some("fenced: another leader has opened this database".to_owned())
+            }
+            Database::Open(_) => None,
+            Database::Held { reason, .. } => Some(reason.clone()),
+        }
+    }
+
+    /// Checks that a configuration of a follower cluster is attached to a database.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it is not, or no longer.
+    pub fn check_attached(
+        &self,
+        follower_cluster: &str,
+        configuration: &str,
+        database: DatabaseId,
+    ) -> Result<(), Status> {
+        let catalog = self.catalog();
+        let attached = catalog.followers_of(database).any(|follower| {
+            follower.cluster.as_str() == follower_cluster && follower.configuration == configuration
+        });
+        if attached {
+            return Ok(());
+        }
+        Err(Status::not_found(format!(
+            "configuration '{configuration}' of cluster '{follower_cluster}' is not attached to \
+             this database of cluster '{}'",
+            self.name()
+        )))
+    }
+
+    /// Commits a change to the cluster's catalog.
+    ///
+    /// # Errors
+    /// When the change is refused, or this leader was fenced.
+    pub async fn commit(&self, op: ClusterOp) -> Result<(), ServiceError> {
+        self.catalog
+            .commit(vec![op])
+            .await
+            .map(|_| ())
+            .map_err(commit_error)
+    }
+
+    /// Creates a database; `false` when it was there and that is fine.
+    ///
+    /// # Errors
+    /// When the name is taken, or this leader was fenced.
+    pub async fn create_database(
+        &self,
+        name: DatabaseName,
+        if_not_exists: bool,
+    ) -> Result<bool, ServiceError> {
+        let id = DatabaseId::new(self.entropy().uuid());
+        let create = ClusterOp::CreateDatabase {
+            id,
+            name: name.clone(),
+            if_not_exists,
+        };
+        self.commit(create).await?;
+        if self.database_id(name.as_str())? != id {
+            return Ok(false);
+        }
+        let (id, database) = open_database(&self.context, id).await;
+        self.databases.write().insert(id, database);
+        Ok(true)
+    }
+
+    /// Drops a database. Its objects stay in the bucket until garbage collection.
+    ///
+    /// # Errors
+    /// When there is none, when it is followed, or when this leader was fenced.
+    pub async fn drop_database(
+        &self,
+        name: DatabaseName,
+        if_exists: bool,
+    ) -> Result<bool, ServiceError> {
+        let Some(id) = self.catalog().database(name.as_str()) else {
+            if if_exists {
+                return Ok(false);
+            }
+            return self.database_id(name.as_str()).map(|_| false);
+        };
+        self.commit(ClusterOp::DropDatabase { name, if_exists })
+            .await?;
+        let dropped = self.databases.write().remove(&id);
+        if let Some(Database::Open(writer)) = dropped {
+            writer.close().await;
+        }
+        Ok(true)
+    }
+
+    /// Commits changes to one database.
+    ///
+    /// # Errors
+    /// When they are refused, or this leader was fenced.
+    pub async fn commit_to(
+        &self,
+        database: DatabaseId,
+        ops: Vec<DatabaseOp>,
+    ) -> Result<Committed, ServiceError> {
+        self.writer(database)?
+            .commit(ops)
+            .await
+            .map_err(commit_error)
+    }
+
+    /// Ends what is queued, writes checkpoints, and stops.
+    pub async fn close(&self) {
+        let databases: Vec<_> = self.databases.read().values().cloned().collect();
+        let closing = databases.iter().filter_map(|database| match database {
+            Database::Open(writer) => Some(writer.close()),
+            Database::Held { .. } => None,
+        });
+        join_all(closing).await;
+        self.catalog.close().await;
+    }
+}
+
+fn writer_context(context: &ClusterContext) -> WriterContext {
+    WriterContext {
+        writer: context.name.clone(),
+        clock: Arc::clone(&context.clock),
+        entropy: context.entropy.clone(),
+        checkpoint_every: CHECKPOINT_EVERY,
+    }
+}
+
+async fn open_database(context: &ClusterContext, id: DatabaseId) -> (DatabaseId, Database) {
+    let opened = DatabaseWriter::open(context.bucket.clone(), id, writer_context(context)).await;
+    let database = match opened {
+        Ok(writer) => Database::Open(writer),
+        Err(error) => {
+            let reason = error.to_string();
+            tracing::error!(database = %id, %reason, "the database stands still");
+            Database::Held {
+                state: last_good(context, id).await,
+                reason,
+            }
+        }
+    };
+    (id, database)
+}
+
+/// What can still be read of a database that cannot be written.
+async fn last_good(context: &ClusterContext, id: DatabaseId) -> Option<DatabaseState> {
+    let reader = DatabaseReader::new(context.bucket.reader().clone(), id);
+    match reader.load().await {
+        Ok(loaded) => Some(loaded.state),
+        Err(error) => {
+            tracing::error!(database = %id, %error, "the database cannot be read either");
+            None
+        }
+    }
+}
+
+/// A leader that commits nothing would never notice that it was replaced. This looks.
+async fn watch_for_successors(cluster: Arc<Cluster>) {
+    let shutdown = cluster.shutdown().clone();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = cluster.clock().sleep(FENCE_CHECK_INTERVAL) => {}
+        }
+        let databases: Vec<_> = cluster.databases.read().values().cloned().collect();
+        for database in databases {
+            if let Database::Open(writer) = database
+                && !writer.is_fenced()
+                && writer.check_fenced().await
+            {
+                tracing::error!(
+                    cluster = %cluster.name(),
+                    "another leader has opened this cluster's databases: this one refuses writes"
+                );
+            }
+        }
+    }
+}
+
+/// What a refused or failed commit means to a client.
+pub(crate) fn commit_error(error: CommitError) -> ServiceError {
+    use slipstream_catalog::OpError;
+    let message = error.to_string();
+    let (kind, code) = match &error {
+        CommitError::Fenced { .. } => (ErrorKind::Fenced, "fenced"),
+        CommitError::Closed => (ErrorKind::Unavailable, "unavailable"),
+        CommitError::Corrupt(_) => (ErrorKind::DataCorrupt, "database_suspended"),
+        CommitError::Rejected(rejection) => match rejection {
+            OpError::TableExists(_) => (ErrorKind::AlreadyExists, "table_exists"),
+            OpError::DatabaseExists(_) => (ErrorKind::AlreadyExists, "database_exists"),
+            OpError::TableNotFound(_) => (ErrorKind::NotFound, "table_not_found"),
+            OpError::DatabaseNotFound(_) => (ErrorKind::NotFound, "database_not_found"),
+            OpError::DatabaseFollowed { .. } => (ErrorKind::Conflict, "database_followed"),
+            OpError::SchemaChanged { .. } | OpError::TableDropped(_) => {
+                (ErrorKind::Conflict, "schema_changed")
+            }
+            OpError::ConfigurationExists { .. } => (ErrorKind::AlreadyExists, "already_attached"),
+            _ => (ErrorKind::InvalidArgument, "invalid_argument"),
+        },
+        _ => (ErrorKind::Unavailable, "storage_unavailable"),
+    };
+    ServiceError::new(kind, code, message)
+}

@@ -1,0 +1,467 @@
+//! The leader behind its doors.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use slipstream_catalog::{DatabaseOp, DatabaseState};
+use slipstream_frontend::{
+    Answer, AttachRequest, Attachment, DatabaseReadiness, Description, Engine, ErrorKind,
+    IngestReceipt, IngestRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
+};
+use slipstream_model::{
+    DatabaseId, Freshness, FreshnessRequirement, TableId, TableName, TableSchema, Timestamp,
+    WhenStale,
+};
+use slipstream_query::{
+    QueryInfo, QueryRuntime, QuerySession, QueryStream, SessionDatabases, Statement,
+};
+use slipstream_storage::check_storable;
+use tokio::sync::Semaphore;
+
+use crate::cluster::Cluster;
+use crate::ingest::{IngestContext, IngestOptions, OpenSource, open_source, write_extents};
+use crate::transaction::{self, Kind, Outcome, Transaction};
+use crate::view::LeaderView;
+
+/// How long a request waits for a version that is not there yet, when it does not say. A leader
+/// commits in milliseconds: a version that does not come within this was never promised.
+const WAIT_FOR_VERSION: Duration = Duration::from_secs(10);
+
+/// A leader node.
+#[derive(Debug)]
+pub struct LeaderEngine {
+    identity: NodeIdentity,
+    cluster: Arc<Cluster>,
+    runtime: Arc<QueryRuntime>,
+    ingest: IngestOptions,
+    /// Extents that are encoded at one time, over all requests: one a core.
+    encoding: Arc<Semaphore>,
+}
+
+impl LeaderEngine {
+    /// Puts the parts together.
+    pub fn new(
+        identity: NodeIdentity,
+        cluster: Arc<Cluster>,
+        runtime: Arc<QueryRuntime>,
+        ingest: IngestOptions,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let encoding = Arc::new(Semaphore::new(cores));
+        Self {
+            identity,
+            cluster,
+            runtime,
+            ingest,
+            encoding,
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(crate) fn session(&self, databases: SessionDatabases) -> QuerySession {
+        let view = Arc::new(LeaderView::new(Arc::clone(&self.cluster)));
+        self.runtime.session(databases, view)
+    }
+
+    pub(crate) fn ingest_context(
+        &self,
+        database: DatabaseId,
+        created_on: Option<Timestamp>,
+        tags: BTreeSet<String>,
+    ) -> IngestContext {
+        IngestContext {
+            bucket: self.cluster.bucket().clone(),
+            clock: Arc::clone(self.cluster.clock()),
+            entropy: self.cluster.entropy().clone(),
+            database,
+            created_on: created_on.unwrap_or_else(|| self.cluster.clock().now()),
+            tags,
+            encoding: Arc::clone(&self.encoding),
+            options: self.ingest.clone(),
+        }
+    }
+
+    /// The states a request is answered from: all databases, resolved once.
+    async fn resolve(&self, request: &SqlRequest) -> Result<SessionDatabases, ServiceError> {
+        let mut databases = self.cluster.states();
+        if let Some(name) = &request.database {
+            let id = self.cluster.database_id(name)?;
+            let timeout = request.timeout.unwrap_or(WAIT_FOR_VERSION);
+            if let Some(state) = self
+                .wait_for_version(id, &request.freshness, timeout)
+                .await?
+            {
+                databases.insert(name.clone(), state);
+            }
+        }
+        Ok(SessionDatabases {
+            default: request.database.clone(),
+            databases,
+        })
+    }
+
+    /// Waits until a database has the version that a request asks for.
+    async fn wait_for_version(
+        &self,
+        database: DatabaseId,
+        freshness: &FreshnessRequirement,
+        timeout: Duration,
+    ) -> Result<Option<DatabaseState>, ServiceError> {
+        let Some(wanted) = freshness.min_version else {
+            return Ok(None);
+        };
+        let Ok(writer) = self.cluster.writer(database) else {
+            return Ok(None);
+        };
+        let mut subscription = writer.subscribe();
+        if subscription.state.version() >= wanted || freshness.when_stale == WhenStale::Stale {
+            return Ok(Some(subscription.state));
+        }
+        let has = subscription.state.version();
+        let stale = || {
+            ServiceError::new(
+                ErrorKind::Stale,
+                "stale",
+                format!("the database is at version {has}, and version {wanted} was asked for"),
+            )
+        };
+        if freshness.when_stale == WhenStale::Fail {
+            return Err(stale());
+        }
+        let arrives = async {
+            while let Ok(committed) = subscription.commits.recv().await {
+                if committed.version >= wanted {
+                    return Some(committed.state);
+                }
+            }
+            None
+        };
+        let arrived = tokio::time::timeout(timeout, arrives).await;
+        arrived.ok().flatten().map(Some).ok_or_else(stale)
+    }
+
+    fn freshness(&self, name: &str, state: &DatabaseState) -> Freshness {
+        Freshness {
+            database: name.to_owned(),
+            version: state.version(),
+            digest: state.digest(),
+            last_contact: self.cluster.clock().now(),
+            committed_at: state.committed_at(),
+            versions_behind: 0,
+        }
+    }
+
+    async fn query(
+        &self,
+        request: SqlRequest,
+        statement: Statement,
+    ) -> Result<Answer, ServiceError> {
+        let databases = self.resolve(&request).await?;
+        let freshness = request.database.as_ref().and_then(|name| {
+            databases
+                .databases
+                .get(name)
+                .map(|state| self.freshness(name, state))
+        });
+        let session = self.session(databases);
+        let plan = session.plan_read_only(statement).await?;
+        let plan = session.bind(plan, request.parameters)?;
+        let info = QueryInfo {
+            text: request.sql,
+            client: request.client,
+            database: request.database,
+            timeout: request.timeout,
+        };
+        let rows = session.execute(plan, info).await?;
+        let answered_at = self.cluster.clock().now();
+        Ok(Answer {
+            rows,
+            freshness,
+            answered_at,
+            rows_written: None,
+        })
+    }
+
+    /// The one row that a statement without rows of its own answers.
+    fn acknowledge(&self, outcome: Outcome) -> Result<Answer, ServiceError> {
+        let state = match (&outcome.committed, &outcome.database) {
+            (Some(committed), _) => Some(committed.state.clone()),
+            (None, Some(name)) => self.cluster.states().remove(name),
+            (None, None) => None,
+        };
+        let freshness = outcome
+            .database
+            .as_ref()
+            .zip(state.as_ref())
+            .map(|(name, state)| self.freshness(name, state));
+        let version = freshness.as_ref().map(|freshness| freshness.version.get());
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(UInt64Array::from(vec![version])),
+            Arc::new(UInt64Array::from(vec![outcome.rows])),
+        ];
+        let batch = RecordBatch::try_new(acknowledgement_schema(), columns)
+            .map_err(|error| ServiceError::internal(error.to_string()))?;
+        Ok(Answer {
+            rows: QueryStream::from_batches(acknowledgement_schema(), vec![batch]),
+            freshness,
+            answered_at: self.cluster.clock().now(),
+            rows_written: Some(outcome.rows),
+        })
+    }
+
+    /// Where an ingest goes: the table there is, or the one to be made of what the source holds.
+    fn target(
+        &self,
+        request: &IngestRequest,
+        state: &DatabaseState,
+    ) -> Result<Option<(TableId, TableSchema)>, ServiceError> {
+        let table = state.table(&request.table);
+        match (request.table_mode, table) {
+            (TableMode::Append | TableMode::CreateOrAppend, Some(table)) => {
+                Ok(Some((table.id, table.schema.clone())))
+            }
+            (TableMode::Append, None) => Err(ServiceError::new(
+                ErrorKind::NotFound,
+                "table_not_found",
+                format!(
+                    "table '{}' does not exist in database '{}': create it with CREATE TABLE, or \
+                     ingest with create",
+                    request.table, request.database
+                ),
+            )),
+            (TableMode::Create, Some(_)) => Err(ServiceError::new(
+                ErrorKind::AlreadyExists,
+                "table_exists",
+                format!("table '{}' exists already", request.table),
+            )),
+            (TableMode::Create | TableMode::CreateOrAppend | TableMode::Replace, _) => Ok(None),
+        }
+    }
+}
+
+/// The columns that a statement without rows of its own answers.
+fn acknowledgement_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("version", DataType::UInt64, true),
+        Field::new("rows", DataType::UInt64, false),
+    ]))
+}
+
+fn invalid(error: impl std::fmt::Display) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::InvalidArgument,
+        "invalid_argument",
+        error.to_string(),
+    )
+}
+
+/// The statements of a request, all of one kind.
+enum Request {
+    Query(Statement),
+    Database(Statement),
+    Changes(Vec<Statement>),
+}
+
+fn classify(sql: &str) -> Result<Request, ServiceError> {
+    let mut statements = QuerySession::parse(sql)?;
+    let Some(last) = statements.pop() else {
+        return Err(invalid("the request has no statement"));
+    };
+    if statements.is_empty() {
+        return Ok(match transaction::kind_of(&last) {
+            Kind::Query => Request::Query(last),
+            Kind::Database => Request::Database(last),
+            Kind::Change => Request::Changes(vec![last]),
+        });
+    }
+    statements.push(last);
+    if statements
+        .iter()
+        .all(|statement| matches!(transaction::kind_of(statement), Kind::Change))
+    {
+        return Ok(Request::Changes(statements));
+    }
+    Err(invalid(
+        "several statements in one request are one transaction, which holds CREATE, DROP and ALTER \
+         TABLE and INSERT only: send queries and CREATE or DROP DATABASE one by one",
+    ))
+}
+
+#[async_trait]
+impl Engine for LeaderEngine {
+    fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
+        match classify(&request.sql)? {
+            Request::Query(statement) => self.query(request, statement).await,
+            Request::Database(statement) => {
+                self.acknowledge(transaction::change_database(self, &statement).await?)
+            }
+            Request::Changes(statements) => {
+                // Read-your-writes holds for the reading half of a transaction too.
+                self.resolve(&request).await?;
+                let outcome = Transaction::new(self, &request).run(statements).await?;
+                self.acknowledge(outcome)
+            }
+        }
+    }
+
+    async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
+        let parsed = classify(&request.sql)?;
+        let session = self.session(self.resolve(&request).await?);
+        let (plan, is_query) = match parsed {
+            Request::Query(statement) => (session.plan_read_only(statement).await?, true),
+            Request::Changes(mut statements) if statements.len() == 1 => {
+                let statement = statements.remove(0);
+                if !transaction::needs_plan(&statement) {
+                    return Ok(Description::of_change(acknowledgement_schema()));
+                }
+                (session.plan(statement).await?, false)
+            }
+            Request::Database(_) | Request::Changes(_) => {
+                return Ok(Description::of_change(acknowledgement_schema()));
+            }
+        };
+        let parameters = QuerySession::parameter_schema(&plan)?;
+        let plan = if request.parameters.is_empty() {
+            plan
+        } else {
+            session.bind(plan, request.parameters)?
+        };
+        let schema = if is_query {
+            Arc::new(plan.schema().as_arrow().clone())
+        } else {
+            acknowledgement_schema()
+        };
+        Ok(Description {
+            schema,
+            parameters,
+            is_query,
+        })
+    }
+
+    async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError> {
+        let database = self.cluster.database_id(&request.database)?;
+        let state = self.cluster.writer(database)?.state();
+        let name = TableName::new(request.table.clone()).map_err(invalid)?;
+        let target = self.target(&request, &state)?;
+        let context = self.ingest_context(database, request.creation_time, request.tags.clone());
+
+        let OpenSource {
+            schema,
+            batches,
+            rejects,
+        } = open_source(
+            &context,
+            request.source,
+            request.format,
+            &request.source_name,
+            &request.text,
+            target.as_ref().map(|(_, schema)| schema),
+            request.bad_rows_max,
+        )
+        .await?;
+
+        let mut ops = Vec::new();
+        let (table, schema) = match target {
+            Some(target) => target,
+            None => {
+                check_storable(&schema).map_err(invalid)?;
+                let schema = TableSchema::new(&schema).map_err(invalid)?;
+                let id = TableId::new(self.cluster.entropy().uuid());
+                if request.table_mode == TableMode::Replace {
+                    ops.push(DatabaseOp::DropTable {
+                        name: name.clone(),
+                        if_exists: true,
+                    });
+                }
+                ops.push(DatabaseOp::CreateTable {
+                    id,
+                    name,
+                    schema: schema.clone(),
+                    if_not_exists: false,
+                });
+                (id, schema)
+            }
+        };
+        let extents = write_extents(&context, &schema, batches).await?;
+        let rejects = rejects.take();
+        let sum = |count: fn(&slipstream_model::Extent) -> u64| extents.iter().map(count).sum();
+        let mut receipt = IngestReceipt {
+            database: request.database,
+            table: request.table,
+            version: state.version().get(),
+            digest: state.digest().to_string(),
+            rows: sum(|extent| extent.row_count),
+            extents: extents.len() as u64,
+            size_bytes: sum(|extent| extent.size_bytes),
+            bad_rows: rejects.len() as u64,
+            rejects,
+        };
+        if !extents.is_empty() {
+            ops.push(DatabaseOp::AddExtents {
+                table,
+                schema,
+                extents,
+            });
+        }
+        if !ops.is_empty() {
+            let committed = self.cluster.commit_to(database, ops).await?;
+            receipt.version = committed.version.get();
+            receipt.digest = committed.digest.to_string();
+        }
+        Ok(receipt)
+    }
+
+    async fn attach(&self, _request: AttachRequest) -> Result<Attachment, ServiceError> {
+        Err(not_a_follower(&self.identity))
+    }
+
+    async fn detach(&self, _configuration: &str) -> Result<(), ServiceError> {
+        Err(not_a_follower(&self.identity))
+    }
+
+    fn attachments(&self) -> Vec<Attachment> {
+        Vec::new()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let catalog = self.cluster.catalog();
+        let states = self.cluster.states();
+        let databases: Vec<_> = catalog
+            .databases()
+            .map(|(name, id)| {
+                let state = states.get(name.as_str());
+                let suspension_state = self.cluster.suspension(id);
+                DatabaseReadiness {
+                    name: name.to_string(),
+                    ready: suspension_state.is_none() && state.is_some(),
+                    version: state.map(|state| state.version().get()),
+                    digest: state.map(|state| state.digest().to_string()),
+                    suspension_state,
+                }
+            })
+            .collect();
+        Readiness::of(databases)
+    }
+}
+
+fn not_a_follower(identity: &NodeIdentity) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Unsupported,
+        "not_a_follower",
+        format!(
+            "cluster '{}' is a leader: attach and detach are requests to a follower, by its --url",
+            identity.cluster
+        ),
+    )
+}

@@ -1,0 +1,208 @@
+//! Batches of a source, made into batches of a table: columns by name, values by cast.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::{Stream, StreamExt};
+use slipstream_frontend::ServiceError;
+use slipstream_model::TableSchema;
+
+use super::BatchStream;
+use super::rejects::{Misfit, Rejects};
+
+/// A value that does not fit its column.
+#[derive(Debug)]
+pub(super) struct DoesNotFit;
+
+/// From a source's columns to a table's.
+#[derive(Debug)]
+pub(super) struct Conform {
+    table: SchemaRef,
+    /// For each column of the table, which column of the source it is.
+    sources: Vec<Option<usize>>,
+    rejects: Rejects,
+}
+
+impl Conform {
+    /// Matches columns by name, exactly or else without regard to case.
+    pub(super) fn new(
+        source: &Schema,
+        table: &TableSchema,
+        rejects: Rejects,
+    ) -> Result<Self, ServiceError> {
+        let table = table.arrow();
+        let name = rejects.source();
+        let find = |wanted: &str| {
+            let fields = source.fields();
+            let exact = fields.iter().position(|field| field.name() == wanted);
+            exact.or_else(|| {
+                fields
+                    .iter()
+                    .position(|f| f.name().eq_ignore_ascii_case(wanted))
+            })
+        };
+        let sources: Vec<_> = table
+            .fields()
+            .iter()
+            .map(|field| find(field.name()))
+            .collect();
+        for (index, field) in source.fields().iter().enumerate() {
+            if !sources.contains(&Some(index)) {
+                let known: Vec<_> = table.fields().iter().map(|f| f.name().as_str()).collect();
+                return Err(ServiceError::invalid(format!(
+                    "{name} has a column '{}' that the table does not have; the table has {}",
+                    field.name(),
+                    known.join(", ")
+                )));
+            }
+        }
+        for (field, source_index) in table.fields().iter().zip(&sources) {
+            match source_index {
+                None if !field.is_nullable() => {
+                    return Err(ServiceError::invalid(format!(
+                        "{name} has no column '{}', which is NOT NULL in the table",
+                        field.name()
+                    )));
+                }
+                Some(index) => {
+                    let found = source.field(*index).data_type();
+                    if !can_cast_types(found, field.data_type()) {
+                        return Err(ServiceError::invalid(format!(
+                            "column '{}' of {name} has type {found}, which cannot become the \
+                             table's {}",
+                            field.name(),
+                            field.data_type()
+                        )));
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(Self {
+            table,
+            sources,
+            rejects,
+        })
+    }
+
+    /// The type that a column of the source becomes.
+    pub(super) fn expected_type(&self, source: usize) -> String {
+        let target = self.sources.iter().position(|known| *known == Some(source));
+        target.map_or_else(String::new, |target| {
+            self.table.field(target).data_type().to_string()
+        })
+    }
+
+    /// Whether every value of a column of the source fits.
+    pub(super) fn column_fits(&self, source: usize, values: &ArrayRef) -> bool {
+        let target = self.sources.iter().position(|known| *known == Some(source));
+        target.is_none_or(|target| {
+            let field = self.table.field(target);
+            cast(values, field.data_type())
+                .is_ok_and(|values| field.is_nullable() || values.logical_null_count() == 0)
+        })
+    }
+
+    /// A whole batch.
+    pub(super) fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch, DoesNotFit> {
+        let columns = self
+            .table
+            .fields()
+            .iter()
+            .zip(&self.sources)
+            .map(|(field, source)| {
+                let values = match source {
+                    Some(source) => cast(batch.column(*source), field.data_type())?,
+                    None => new_null_array(field.data_type(), batch.num_rows()),
+                };
+                if !field.is_nullable() && values.logical_null_count() > 0 {
+                    return Err(DoesNotFit);
+                }
+                Ok(values)
+            });
+        let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.table), columns, &options)
+            .map_err(|_| DoesNotFit)
+    }
+
+    /// Every batch of a source that has rows but no lines. A row that does not fit is named by
+    /// its number.
+    pub(super) fn apply(
+        self,
+        batches: BatchStream,
+    ) -> impl Stream<Item = Result<RecordBatch, ServiceError>> + Send {
+        let mut rows_before = 0;
+        batches.map(move |batch| {
+            let batch = batch?;
+            let first_row = rows_before + 1;
+            rows_before += batch.num_rows() as u64;
+            match self.batch(&batch) {
+                Ok(batch) => Ok(batch),
+                Err(DoesNotFit) => self.row_by_row(&batch, first_row),
+            }
+        })
+    }
+
+    fn row_by_row(&self, batch: &RecordBatch, first_row: u64) -> Result<RecordBatch, ServiceError> {
+        let mut good = Vec::new();
+        for row in 0..batch.num_rows() {
+            let one = batch.slice(row, 1);
+            match self.batch(&one) {
+                Ok(one) => good.push(one),
+                Err(DoesNotFit) => {
+                    let misfit = self.misfit(&one);
+                    self.rejects.add(Misfit {
+                        line: first_row + row as u64,
+                        ..misfit
+                    })?;
+                }
+            }
+        }
+        arrow::compute::concat_batches(&self.table, &good)
+            .map_err(|error| ServiceError::internal(error.to_string()))
+    }
+
+    fn misfit(&self, row: &RecordBatch) -> Misfit {
+        for (index, values) in row.columns().iter().enumerate() {
+            if self.column_fits(index, values) {
+                continue;
+            }
+            let options = FormatOptions::default().with_null("NULL");
+            let value = ArrayFormatter::try_new(values, &options)
+                .map(|value| value.value(0).to_string())
+                .ok();
+            let reason = if values.is_null(0) {
+                "is null, and the column is NOT NULL".to_owned()
+            } else {
+                format!("is not a {}", self.expected_type(index))
+            };
+            let column = Some(row.schema().field(index).name().clone());
+            return Misfit {
+                column,
+                value,
+                reason,
+                ..Misfit::default()
+            };
+        }
+        Misfit {
+            reason: "the row does not fit".to_owned(),
+            ..Misfit::default()
+        }
+    }
+}
+
+/// A cast that fails where a value does not fit, instead of making it null.
+fn cast(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, DoesNotFit> {
+    if values.data_type() == data_type {
+        return Ok(Arc::clone(values));
+    }
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(values, data_type, &options).map_err(|_| DoesNotFit)
+}

@@ -1,0 +1,431 @@
+//! Comma-separated values.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::csv::ReaderBuilder;
+use arrow::csv::reader::Decoder;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use regex::Regex;
+use slipstream_frontend::{ServiceError, TextOptions};
+use slipstream_model::TableSchema;
+
+use super::conform::{Conform, DoesNotFit};
+use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::rejects::{Misfit, Rejects};
+use super::source::ByteStream;
+use super::text::{Block, BlockStream, Records, blocks};
+use super::{BATCH_ROWS, BatchStream};
+
+/// How records are read.
+#[derive(Debug, Clone)]
+struct Dialect {
+    delimiter: u8,
+    /// Matches a text that means null, whole.
+    nulls: Regex,
+}
+
+impl Dialect {
+    fn new(text: &TextOptions) -> Result<Self, ServiceError> {
+        if !text.delimiter.is_ascii() || matches!(text.delimiter, b'"' | b'\n' | b'\r') {
+            return Err(ServiceError::invalid(
+                "the delimiter must be an ASCII character, not a quote or end of line",
+            ));
+        }
+        let nulls: Vec<_> = text.nulls.iter().map(|null| regex::escape(null)).collect();
+        let nulls = Regex::new(&format!("^(?:|{})$", nulls.join("|")))
+            .map_err(|error| ServiceError::invalid(error.to_string()))?;
+        Ok(Self {
+            delimiter: text.delimiter,
+            nulls,
+        })
+    }
+
+    fn records<'a>(&self, bytes: &'a [u8]) -> csv::Reader<&'a [u8]> {
+        csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(self.delimiter)
+            .from_reader(bytes)
+    }
+}
+
+/// Begins to read. The first blocks are looked at: for the header, and for the columns' types
+/// when there is no table yet.
+pub(super) async fn open(
+    bytes: ByteStream,
+    text: &TextOptions,
+    table: Option<&TableSchema>,
+    rejects: Rejects,
+) -> Result<(Schema, BatchStream), ServiceError> {
+    let dialect = Dialect::new(text)?;
+    let mut rest = blocks(bytes, Records::Quoted);
+    let mut sample: Vec<Block> = Vec::new();
+    let sample_bytes = if table.is_some() { 1 } else { SAMPLE_BYTES };
+    let mut sampled = 0;
+    while sampled < sample_bytes
+        && let Some(block) = rest.try_next().await?
+    {
+        sampled += block.bytes.len();
+        sample.push(block);
+    }
+    let source = rejects.source().to_owned();
+    let Some(first) = sample.first_mut() else {
+        return Err(ServiceError::invalid(format!(
+            "{source} is empty: there is no header and no row"
+        )));
+    };
+    let names = if text.header {
+        let (names, header_bytes, lines) = read_header(&dialect, &first.bytes, &source)?;
+        first.bytes = first.bytes.slice(header_bytes..);
+        first.first_line += lines;
+        Some(names)
+    } else {
+        None
+    };
+
+    let width = match &names {
+        Some(names) => names.len(),
+        None => first_record_width(&dialect, &first.bytes),
+    };
+    let (file, table) = match table {
+        Some(table) => (
+            file_schema(table, names.as_deref(), width, &source)?,
+            table.clone(),
+        ),
+        None => {
+            let names =
+                names.unwrap_or_else(|| (1..=width).map(|n| format!("column_{n}")).collect());
+            let found = infer(&dialect, names, &sample);
+            let table =
+                TableSchema::new(&found).map_err(|e| ServiceError::invalid(e.to_string()))?;
+            (Arc::new(found), table)
+        }
+    };
+    let decode = Decode {
+        conform: Arc::new(Conform::new(&file, &table, rejects.clone())?),
+        file: decodable(&file),
+        dialect,
+        rejects,
+    };
+    let all: BlockStream = stream::iter(sample.into_iter().map(Ok)).chain(rest).boxed();
+    let schema = table.arrow().as_ref().clone();
+    Ok((schema, decode_all(decode, all)))
+}
+
+/// Decodes blocks in parallel; batches come out in order.
+fn decode_all(decode: Decode, blocks: BlockStream) -> BatchStream {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let decode = Arc::new(decode);
+    blocks
+        .map(move |block| {
+            let decode = Arc::clone(&decode);
+            async move {
+                let block = block?;
+                let decoded = tokio::task::spawn_blocking(move || decode.block(&block)).await;
+                decoded.map_err(|error| ServiceError::internal(error.to_string()))?
+            }
+        })
+        .buffered(cores)
+        .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+        .try_flatten()
+        .boxed()
+}
+
+fn read_header(
+    dialect: &Dialect,
+    bytes: &Bytes,
+    source: &str,
+) -> Result<(Vec<String>, usize, u64), ServiceError> {
+    let mut reader = dialect.records(bytes);
+    let mut header = csv::ByteRecord::new();
+    let read = reader.read_byte_record(&mut header);
+    if !read.is_ok_and(|found| found) {
+        return Err(ServiceError::invalid(format!("{source} has no header")));
+    }
+    let mut names = Vec::new();
+    let mut seen = HashSet::new();
+    for name in &header {
+        let name = std::str::from_utf8(name)
+            .map_err(|_| ServiceError::invalid(format!("{source}: the header is not UTF-8")))?
+            .trim()
+            .to_owned();
+        if name.is_empty() {
+            return Err(ServiceError::invalid(format!(
+                "{source}: column {} has no name in the header. Is there no header? Say \
+                 --no-header",
+                names.len() + 1
+            )));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(ServiceError::invalid(format!(
+                "{source}: the header names '{name}' twice"
+            )));
+        }
+        names.push(name);
+    }
+    let position = reader.position();
+    let end = usize::try_from(position.byte()).unwrap_or(bytes.len());
+    // The reader stops behind the record's carriage return when there is one.
+    let end = end + usize::from(bytes.get(end) == Some(&b'\n'));
+    let lines = bytes[..end].iter().filter(|byte| **byte == b'\n').count() as u64;
+    Ok((names, end, lines))
+}
+
+fn first_record_width(dialect: &Dialect, bytes: &Bytes) -> usize {
+    let mut record = csv::ByteRecord::new();
+    let _ = dialect.records(bytes).read_byte_record(&mut record);
+    record.len()
+}
+
+/// The file's columns, in the file's order and with the table's types.
+fn file_schema(
+    table: &TableSchema,
+    names: Option<&[String]>,
+    width: usize,
+    source: &str,
+) -> Result<SchemaRef, ServiceError> {
+    let columns = table.columns();
+    let Some(names) = names else {
+        if width > columns.len() {
+            return Err(ServiceError::invalid(format!(
+                "{source} has {width} columns, and the table {}",
+                columns.len()
+            )));
+        }
+        let fields: Vec<_> = columns
+            .iter()
+            .take(width)
+            .map(|c| Arc::clone(&c.field))
+            .collect();
+        return Ok(Arc::new(Schema::new(fields)));
+    };
+    let find =
+        |name: &String| {
+            let folded = || {
+                columns
+                    .iter()
+                    .find(|c| c.field.name().eq_ignore_ascii_case(name))
+            };
+            columns.iter().find(|c| c.field.name() == name).or_else(folded).ok_or_else(|| {
+            let known: Vec<_> = columns.iter().map(|c| c.field.name().as_str()).collect();
+            ServiceError::invalid(format!(
+                "{source} has a column '{name}' that the table does not have; the table has {}",
+                known.join(", ")
+            ))
+        })
+        };
+    let fields: Vec<_> = names
+        .iter()
+        .map(|name| find(name).map(|c| Arc::clone(&c.field)))
+        .collect::<Result<_, _>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The types that text is decoded to first; what the decoder does not know is cast afterwards.
+fn decodable(schema: &Schema) -> SchemaRef {
+    use DataType as T;
+    let fields = schema.fields().iter().map(|field| {
+        let data_type = match field.data_type() {
+            known @ (T::Int8
+            | T::Int16
+            | T::Int32
+            | T::Int64
+            | T::UInt8
+            | T::UInt16
+            | T::UInt32
+            | T::UInt64
+            | T::Float32
+            | T::Float64
+            | T::Boolean
+            | T::Date32
+            | T::Date64
+            | T::Decimal128(..)
+            | T::Decimal256(..)
+            | T::Time32(_)
+            | T::Time64(_)
+            | T::Timestamp(..)
+            | T::Utf8
+            | T::Utf8View) => known.clone(),
+            _ => T::Utf8,
+        };
+        // Whether nulls are allowed is checked with the line at hand.
+        Field::new(field.name(), data_type, true)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn infer(dialect: &Dialect, names: Vec<String>, sample: &[Block]) -> Schema {
+    let mut inference = Inference::new(names);
+    let mut left = SAMPLE_ROWS;
+    for block in sample {
+        let mut reader = dialect.records(&block.bytes);
+        let mut record = csv::ByteRecord::new();
+        while left > 0
+            && reader
+                .read_byte_record(&mut record)
+                .is_ok_and(|found| found)
+        {
+            for (column, value) in record.iter().enumerate() {
+                let value = String::from_utf8_lossy(value);
+                inference.see(column, (!dialect.nulls.is_match(&value)).then_some(&*value));
+            }
+            left -= 1;
+        }
+    }
+    inference.schema()
+}
+
+/// Everything needed to decode a block.
+struct Decode {
+    file: SchemaRef,
+    dialect: Dialect,
+    conform: Arc<Conform>,
+    rejects: Rejects,
+}
+
+impl Decode {
+    fn decoder(&self, projection: Option<usize>) -> Decoder {
+        let builder = ReaderBuilder::new(Arc::clone(&self.file))
+            .with_delimiter(self.dialect.delimiter)
+            .with_null_regex(self.dialect.nulls.clone())
+            .with_batch_size(BATCH_ROWS);
+        match projection {
+            Some(column) => builder.with_projection(vec![column]).build_decoder(),
+            None => builder.build_decoder(),
+        }
+    }
+
+    /// The fast way: the whole block at once. When anything does not fit, the slow way finds it.
+    fn block(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
+        if let Ok(batches) = decode(self.decoder(None), &block.bytes)
+            && let Ok(batches) = batches
+                .iter()
+                .map(|batch| self.conform.batch(batch))
+                .collect::<Result<_, _>>()
+        {
+            return Ok(batches);
+        }
+        self.record_by_record(block)
+    }
+
+    fn record_by_record(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
+        let mut reader = self.dialect.records(&block.bytes);
+        let mut record = csv::ByteRecord::new();
+        let mut good = Vec::with_capacity(block.bytes.len());
+        let mut start = 0;
+        loop {
+            let line = block.first_line + newlines(&block.bytes[..start]);
+            let found = reader
+                .read_byte_record(&mut record)
+                .map_err(|error| ServiceError::invalid(format!("line {line}: {error}")))?;
+            if !found {
+                break;
+            }
+            let mut end = usize::try_from(reader.position().byte()).unwrap_or(block.bytes.len());
+            end += usize::from(block.bytes.get(end) == Some(&b'\n'));
+            let raw = &block.bytes[start..end];
+            match self.check(raw, &record) {
+                None => {
+                    good.extend_from_slice(raw);
+                    if !raw.ends_with(b"\n") {
+                        good.push(b'\n');
+                    }
+                }
+                Some(misfit) => {
+                    // Empty lines before a record are part of its bytes.
+                    let skipped = raw.iter().take_while(|b| matches!(b, b'\n' | b'\r'));
+                    let skipped = skipped.filter(|b| **b == b'\n').count() as u64;
+                    let row = String::from_utf8_lossy(raw)
+                        .trim_end_matches(['\r', '\n'])
+                        .to_owned();
+                    let row = Some(row.trim_start_matches(['\r', '\n']).to_owned());
+                    self.rejects.add(Misfit {
+                        line: line + skipped,
+                        row,
+                        ..misfit
+                    })?;
+                }
+            }
+            start = end;
+        }
+        let batches = decode(self.decoder(None), &good)
+            .map_err(|error| ServiceError::internal(format!("good rows do not decode: {error}")))?;
+        let conformed = batches.iter().map(|batch| self.conform.batch(batch));
+        conformed
+            .collect::<Result<_, _>>()
+            .map_err(|DoesNotFit| ServiceError::internal("good rows do not fit the table"))
+    }
+
+    /// What is wrong with one record.
+    fn check(&self, raw: &[u8], record: &csv::ByteRecord) -> Option<Misfit> {
+        let width = self.file.fields().len();
+        if record.len() != width {
+            let reason = format!(
+                "the row has {} values where {width} are expected",
+                record.len()
+            );
+            return Some(Misfit {
+                reason,
+                ..Misfit::default()
+            });
+        }
+        for (column, value) in record.iter().enumerate() {
+            let Ok(text) = std::str::from_utf8(value) else {
+                let value = Some(String::from_utf8_lossy(value).into_owned());
+                let reason = "is not UTF-8".to_owned();
+                return Some(self.misfit(column, value, reason));
+            };
+            let fits = decode(self.decoder(Some(column)), raw).is_ok();
+            let fits = fits
+                && decode(self.decoder(Some(column)), raw).is_ok_and(|batches| {
+                    batches
+                        .iter()
+                        .all(|batch| self.conform.column_fits(column, batch.column(0)))
+                });
+            if !fits {
+                let is_null = self.dialect.nulls.is_match(text);
+                let reason = if is_null {
+                    "is null, and the column is NOT NULL".to_owned()
+                } else {
+                    format!("is not a {}", self.conform.expected_type(column))
+                };
+                return Some(self.misfit(column, Some(text.to_owned()), reason));
+            }
+        }
+        None
+    }
+
+    fn misfit(&self, column: usize, value: Option<String>, reason: String) -> Misfit {
+        let column = Some(self.file.field(column).name().clone());
+        Misfit {
+            column,
+            value,
+            reason,
+            ..Misfit::default()
+        }
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+fn decode(mut decoder: Decoder, mut bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut batches = Vec::new();
+    loop {
+        let read = decoder.decode(bytes)?;
+        bytes = &bytes[read..];
+        if read == 0 || decoder.capacity() == 0 {
+            match decoder.flush()? {
+                Some(batch) => batches.push(batch),
+                None if read == 0 => return Ok(batches),
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Who reads which versions, and until when.
+//!
+//! A lease names the lowest version that a follower node's running queries and pins still use;
+//! nothing that version holds may be deleted while the lease lives. Leases are kept in memory
+//! only: after a restart the leader deletes nothing until one full lease period has passed, by
+//! when every live follower has renewed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use slipstream_model::{Clock, DatabaseId, Timestamp, Version};
+use uuid::Uuid;
+
+/// How long a lease lives without being renewed. Followers renew three times as often, so two
+/// renewals may be lost.
+pub const LEASE_TTL: Duration = Duration::from_secs(60);
+/// More nodes than this on one leader are refused a lease: each costs a stream and memory.
+const LEASES_MAX: usize = 10_000;
+
+/// What a follower node holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The database it reads.
+    pub database: DatabaseId,
+    /// The follower cluster.
+    pub follower_cluster: String,
+    /// The attached database configuration it reads through.
+    pub configuration: String,
+    /// The node, which is new with each start of its process.
+    pub node: Uuid,
+    /// The lowest version it still reads.
+    pub lowest_version: Version,
+    /// The version it serves to new queries.
+    pub current_version: Version,
+    /// When it was last heard.
+    pub renewed_at: Timestamp,
+    /// When the lease ends unless renewed.
+    pub expires_at: Timestamp,
+}
+
+/// There are too many leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this leader holds {LEASES_MAX} leases, which is its limit: detach followers that are gone"
+)]
+pub struct TooManyLeases;
+
+/// All leases of a leader.
+#[derive(Debug)]
+pub struct LeaseTable {
+    clock: Arc<dyn Clock>,
+    leases: Mutex<HashMap<(DatabaseId, Uuid), Lease>>,
+}
+
+impl LeaseTable {
+    /// An empty table.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            leases: Mutex::default(),
+        }
+    }
+
+    /// Grants or renews a lease; `renewed_at` and `expires_at` are set here.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn renew(&self, lease: Lease) -> Result<(), TooManyLeases> {
+        let now = self.clock.now();
+        let mut leases = self.leases.lock();
+        leases.retain(|_, lease| lease.expires_at > now);
+        let key = (lease.database, lease.node);
+        if leases.len() >= LEASES_MAX && !leases.contains_key(&key) {
+            return Err(TooManyLeases);
+        }
+        leases.insert(
+            key,
+            Lease {
+                renewed_at: now,
+                expires_at: now.plus(LEASE_TTL),
+                ..lease
+            },
+        );
+        Ok(())
+    }
+
+    /// Ends the leases of a configuration that was detached.
+    pub fn release(&self, follower_cluster: &str, configuration: &str) {
+        self.leases.lock().retain(|_, lease| {
+            lease.follower_cluster != follower_cluster || lease.configuration != configuration
+        });
+    }
+
+    /// The leases that live now, in a stable order.
+    pub fn live(&self) -> Vec<Lease> {
+        let now = self.clock.now();
+        let leases = self.leases.lock();
+        let mut live: Vec<_> = leases
+            .values()
+            .filter(|lease| lease.expires_at > now)
+            .cloned()
+            .collect();
+        live.sort_by(|a, b| {
+            let key = |lease: &Lease| {
+                (
+                    lease.database,
+                    lease.follower_cluster.clone(),
+                    lease.configuration.clone(),
+                    lease.node,
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipstream_model::ManualClock;
+
+    use super::*;
+
+    fn lease(node: u128, lowest: u64) -> Lease {
+        Lease {
+            database: DatabaseId::default(),
+            follower_cluster: "f".into(),
+            configuration: "c".into(),
+            node: Uuid::from_u128(node),
+            lowest_version: Version::new(lowest),
+            current_version: Version::new(lowest),
+            renewed_at: Timestamp::default(),
+            expires_at: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn a_lease_lives_for_its_time_and_a_renewal_starts_it_again() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(Arc::clone(&clock) as _);
+        table.renew(lease(1, 5)).expect("room");
+        clock.advance(LEASE_TTL / 2);
+        table.renew(lease(2, 6)).expect("room");
+        clock.advance(LEASE_TTL / 2);
+        let live = table.live();
+        assert_eq!(live.len(), 1);
+        assert_eq!(live[0].lowest_version, Version::new(6));
+    }
+
+    #[test]
+    fn a_detached_configuration_holds_nothing() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(clock);
+        table.renew(lease(1, 5)).expect("room");
+        table.release("f", "other");
+        assert_eq!(table.live().len(), 1);
+        table.release("f", "c");
+        assert!(table.live().is_empty());
+    }
+}

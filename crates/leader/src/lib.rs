@@ -1,0 +1,27 @@
+//! The leader: owns databases, takes rows in, commits, and tells followers.
+//!
+//! * [`Cluster`] holds the cluster's catalog and one fenced writer for each database.
+//! * [`LeaderEngine`] is what the doors call: SQL, transactions, ingestion.
+//! * [`ingest`] turns files and batches into uploaded extents.
+//! * `SyncService` and `AdminService` are the gRPC services that followers talk to.
+//!
+//! An order holds throughout: extents are uploaded first, then the commit is made durable, then
+//! the new state is shown and told, then the client gets its answer. A crash between any two of
+//! these loses nothing that was acknowledged.
+
+mod admin;
+mod cluster;
+mod engine;
+pub mod ingest;
+mod leases;
+mod node;
+mod sync;
+mod transaction;
+mod view;
+
+pub use admin::AdminService;
+pub use cluster::{Cluster, ClusterContext};
+pub use engine::LeaderEngine;
+pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
+pub use node::{LeaderArgs, run};
+pub use sync::SyncService;

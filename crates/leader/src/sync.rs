@@ -1,0 +1,315 @@
+//! `MetadataSync`: tells followers of commits as they happen.
+//!
+//! This is the fast path only. Everything said here stands in the bucket already, and a follower
+//! that misses a message reads it there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use slipstream_catalog::{Committed, DatabaseReader, DatabaseState, DatabaseWriter};
+use slipstream_model::{BucketId, DatabaseId, Digest, Version};
+use slipstream_proto::sync::metadata_sync_server::MetadataSync;
+use slipstream_proto::sync::{
+    CheckpointReference, FollowerIdentity, Heartbeat, RenewLeaseRequest, RenewLeaseResponse,
+    SubscribeRequest, SyncEvent, Welcome, sync_event,
+};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::cluster::Cluster;
+use crate::leases::{LEASE_TTL, Lease};
+
+/// A follower that hears nothing for three of these takes the leader for silent.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// A follower further behind than this reads a checkpoint from the bucket, instead of each
+/// commit from the leader: a checkpoint is made every 64 commits, so it is never much further.
+const CATCH_UP_COMMITS_MAX: u64 = 256;
+/// Events that wait for a follower that reads slowly. A full channel holds back this follower's
+/// task alone; the broadcast behind it then drops commits, which are read from the bucket.
+const EVENT_QUEUE: usize = 64;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct SyncService {
+    cluster: Arc<Cluster>,
+}
+
+impl SyncService {
+    /// Serves the databases of a cluster.
+    pub fn new(cluster: Arc<Cluster>) -> Self {
+        Self { cluster }
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataSync for SyncService {
+    type SubscribeStream = BoxStream<'static, Result<SyncEvent, Status>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let request = request.into_inner();
+        let follower = request.follower.unwrap_or_default();
+        let database = parse_database(&request.database_id)?;
+        check_bucket(&self.cluster, &request.bucket_id)?;
+        self.cluster
+            .check_attached(&follower.cluster, &follower.configuration, database)?;
+        let writer = self.cluster.writer(database).map_err(status)?;
+        let subscription = writer.subscribe();
+        let position = Position {
+            version: Version::new(request.from_version),
+            digest: Digest::from_slice(&request.from_digest).unwrap_or_default(),
+        };
+        check_position(&position, &subscription.state)?;
+
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let stream = Stream {
+            cluster: Arc::clone(&self.cluster),
+            reader: DatabaseReader::new(self.cluster.bucket().reader().clone(), database),
+            database,
+            follower,
+            writer,
+            sender,
+        };
+        self.cluster.tasks().spawn(stream.run(
+            position.version,
+            subscription.state,
+            subscription.commits,
+        ));
+        Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+
+    async fn renew_lease(
+        &self,
+        request: Request<RenewLeaseRequest>,
+    ) -> Result<Response<RenewLeaseResponse>, Status> {
+        let request = request.into_inner();
+        let follower = request.follower.unwrap_or_default();
+        let database = parse_database(&request.database_id)?;
+        self.cluster
+            .check_attached(&follower.cluster, &follower.configuration, database)?;
+        let node = Uuid::from_slice(&follower.node_id)
+            .map_err(|_| Status::invalid_argument("a node id has 16 bytes"))?;
+        let lease = Lease {
+            database,
+            follower_cluster: follower.cluster,
+            configuration: follower.configuration,
+            node,
+            lowest_version: Version::new(request.lowest_version),
+            current_version: Version::new(request.current_version),
+            renewed_at: Default::default(),
+            expires_at: Default::default(),
+        };
+        self.cluster
+            .leases()
+            .renew(lease)
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let lease_ttl_ms = u64::try_from(LEASE_TTL.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(RenewLeaseResponse { lease_ttl_ms }))
+    }
+}
+
+/// Where a follower stands.
+struct Position {
+    version: Version,
+    digest: Digest,
+}
+
+fn parse_database(bytes: &[u8]) -> Result<DatabaseId, Status> {
+    DatabaseId::from_slice(bytes)
+        .ok_or_else(|| Status::invalid_argument("a database id has 16 bytes"))
+}
+
+pub(crate) fn check_bucket(cluster: &Cluster, bytes: &[u8]) -> Result<(), Status> {
+    let theirs = BucketId::from_slice(bytes)
+        .ok_or_else(|| Status::invalid_argument("a bucket id has 16 bytes"))?;
+    let ours = cluster.bucket().id();
+    if theirs == ours {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "the follower reads bucket {theirs}, and cluster '{}' writes bucket {ours}: start the \
+         follower with the leader's --bucket",
+        cluster.name()
+    )))
+}
+
+pub(crate) fn status(error: slipstream_frontend::ServiceError) -> Status {
+    error.into()
+}
+
+fn check_position(follower: &Position, leader: &DatabaseState) -> Result<(), Status> {
+    if follower.version > leader.version() {
+        return Err(Status::out_of_range(format!(
+            "the follower has version {}, and the leader only {}: they do not share a history",
+            follower.version,
+            leader.version()
+        )));
+    }
+    if follower.version == leader.version() && follower.digest != leader.digest() {
+        return Err(Status::data_loss(format!(
+            "at version {} the follower has digest {} and the leader {}: their histories differ",
+            follower.version,
+            follower.digest,
+            leader.digest()
+        )));
+    }
+    Ok(())
+}
+
+/// One follower's stream.
+struct Stream {
+    cluster: Arc<Cluster>,
+    reader: DatabaseReader,
+    database: DatabaseId,
+    follower: FollowerIdentity,
+    writer: DatabaseWriter,
+    sender: mpsc::Sender<Result<SyncEvent, Status>>,
+}
+
+/// The follower hung up, or has been told why the stream ends.
+struct Ended;
+
+impl Stream {
+    async fn run(
+        self,
+        from: Version,
+        state: DatabaseState,
+        commits: broadcast::Receiver<Committed>,
+    ) {
+        let shutdown = self.cluster.shutdown().clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = self.tell(from, state, commits) => {}
+        }
+    }
+
+    async fn tell(
+        &self,
+        from: Version,
+        state: DatabaseState,
+        mut commits: broadcast::Receiver<Committed>,
+    ) -> Result<(), Ended> {
+        self.welcome(&state).await?;
+        let mut told = self.catch_up(from, &state).await?;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                commit = commits.recv() => match commit {
+                    Ok(commit) if commit.version <= told => {}
+                    Ok(commit) => {
+                        let event = sync_event::Event::Commit(commit.bytes.clone());
+                        self.send(event).await?;
+                        told = commit.version;
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        told = self.catch_up(told, &self.writer.state()).await?;
+                    }
+                    Err(broadcast::error::RecvError::Closed) => {
+                        return self.end(self.why_closed()).await;
+                    }
+                },
+                _ = heartbeat.tick() => {
+                    self.check_attached().await?;
+                    self.beat().await?;
+                }
+            }
+        }
+    }
+
+    async fn welcome(&self, state: &DatabaseState) -> Result<(), Ended> {
+        let heartbeat_interval_ms = HEARTBEAT_INTERVAL.as_millis() as u64;
+        self.send(sync_event::Event::Welcome(Welcome {
+            leader_cluster: self.cluster.name().to_string(),
+            epoch: state.epoch().get(),
+            version: state.version().get(),
+            heartbeat_interval_ms,
+            database_name: self
+                .cluster
+                .database_name(self.database)
+                .unwrap_or_default(),
+        }))
+        .await
+    }
+
+    /// Sends what the follower misses, from the bucket.
+    async fn catch_up(&self, from: Version, state: &DatabaseState) -> Result<Version, Ended> {
+        let to = state.version();
+        if to.get() - from.get() > CATCH_UP_COMMITS_MAX {
+            let reference = CheckpointReference { version: to.get() };
+            self.send(sync_event::Event::Checkpoint(reference)).await?;
+            return Err(Ended);
+        }
+        let mut told = from;
+        while told < to {
+            let commit = match self.reader.commit_at(told.next()).await {
+                Ok(Some(commit)) => commit,
+                Ok(None) => {
+                    let message = format!("the log has no version {}", told.next());
+                    return self.end(Status::data_loss(message)).await.map(|()| told);
+                }
+                Err(error) => {
+                    return self
+                        .end(Status::unavailable(error.to_string()))
+                        .await
+                        .map(|()| told);
+                }
+            };
+            self.send(sync_event::Event::Commit(commit)).await?;
+            told = told.next();
+        }
+        Ok(told)
+    }
+
+    async fn beat(&self) -> Result<(), Ended> {
+        let state = self.writer.state();
+        self.send(sync_event::Event::Heartbeat(Heartbeat {
+            version: state.version().get(),
+            digest: state.digest().as_bytes().to_vec().into(),
+            epoch: state.epoch().get(),
+            leader_time: self.cluster.clock().now().as_micros(),
+        }))
+        .await
+    }
+
+    async fn check_attached(&self) -> Result<(), Ended> {
+        let follower = &self.follower;
+        let attached =
+            self.cluster
+                .check_attached(&follower.cluster, &follower.configuration, self.database);
+        match attached {
+            Ok(()) => Ok(()),
+            Err(status) => self.end(status).await,
+        }
+    }
+
+    fn why_closed(&self) -> Status {
+        if self.writer.is_fenced() {
+            Status::failed_precondition(format!(
+                "cluster '{}' was fenced: another leader has opened this database",
+                self.cluster.name()
+            ))
+        } else {
+            Status::unavailable("the leader closes this database")
+        }
+    }
+
+    async fn end(&self, status: Status) -> Result<(), Ended> {
+        // The follower may be gone already; then there is nobody to tell.
+        let _ = self.sender.send(Err(status)).await;
+        Err(Ended)
+    }
+
+    async fn send(&self, event: sync_event::Event) -> Result<(), Ended> {
+        self.sender
+            .send(Ok(SyncEvent { event: Some(event) }))
+            .await
+            .map_err(|_| Ended)
+    }
+}

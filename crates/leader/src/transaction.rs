@@ -1,0 +1,419 @@
+//! Several SQL statements as one transaction: one commit across tables, or none.
+//!
+//! Each statement is planned over the state that the statements before it would leave, so an
+//! `INSERT` finds the table that the same request created, and a `SELECT` inside one reads the
+//! rows that an earlier one wrote. Extents are uploaded on the way; they become visible with the
+//! commit, all together.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::sql::parser::Statement as ParsedStatement;
+use datafusion::sql::sqlparser::ast::{
+    AlterTableOperation, ColumnOption, ObjectName, ObjectType, Statement,
+};
+use slipstream_catalog::{Committed, DatabaseOp, DatabaseState, OpError};
+use slipstream_frontend::{ErrorKind, ServiceError, SqlRequest};
+use slipstream_model::{DatabaseName, TableId, TableName, TableSchema};
+use slipstream_query::{QueryInfo, QuerySession, SessionDatabases};
+use slipstream_storage::check_storable;
+
+use crate::cluster::commit_error;
+use crate::engine::LeaderEngine;
+use crate::ingest::write_extents;
+
+/// Statements in one request. Each is planned and run; more of them are a script, which the
+/// client sends in pieces.
+const STATEMENTS_MAX: usize = 1_000;
+
+/// What a transaction did.
+pub(crate) struct Outcome {
+    /// The commit; `None` when nothing needed one (`IF NOT EXISTS` of what exists).
+    pub(crate) committed: Option<Committed>,
+    /// The database it was in.
+    pub(crate) database: Option<String>,
+    /// Rows inserted.
+    pub(crate) rows: u64,
+}
+
+/// What a statement is, as far as it matters here.
+pub(crate) enum Kind {
+    /// It reads.
+    Query,
+    /// It creates or drops a database.
+    Database,
+    /// It changes tables or rows of one.
+    Change,
+}
+
+/// Tells reading from writing, before anything is planned.
+pub(crate) fn kind_of(statement: &ParsedStatement) -> Kind {
+    match statement {
+        ParsedStatement::Statement(statement) => match statement.as_ref() {
+            Statement::CreateDatabase { .. }
+            | Statement::Drop {
+                object_type: ObjectType::Database,
+                ..
+            } => Kind::Database,
+            Statement::CreateTable(_)
+            | Statement::Drop {
+                object_type: ObjectType::Table,
+                ..
+            }
+            | Statement::AlterTable(_)
+            | Statement::Insert(_) => Kind::Change,
+            _ => Kind::Query,
+        },
+        _ => Kind::Query,
+    }
+}
+
+/// Whether a change has a plan, and with it parameters.
+pub(crate) fn needs_plan(statement: &ParsedStatement) -> bool {
+    let ParsedStatement::Statement(statement) = statement else {
+        return false;
+    };
+    matches!(
+        statement.as_ref(),
+        Statement::CreateTable(_) | Statement::Insert(_)
+    )
+}
+
+/// Creates or drops a database. Not part of a transaction: the request holds nothing else.
+pub(crate) async fn change_database(
+    engine: &LeaderEngine,
+    statement: &ParsedStatement,
+) -> Result<Outcome, ServiceError> {
+    let ParsedStatement::Statement(statement) = statement else {
+        return Err(unsupported("this statement"));
+    };
+    match statement.as_ref() {
+        Statement::CreateDatabase {
+            db_name,
+            if_not_exists,
+            ..
+        } => {
+            let name = database_name(db_name)?;
+            engine
+                .cluster()
+                .create_database(name, *if_not_exists)
+                .await?;
+        }
+        Statement::Drop {
+            names, if_exists, ..
+        } => {
+            let [name] = &names[..] else {
+                return Err(unsupported("DROP DATABASE of several databases at once"));
+            };
+            engine
+                .cluster()
+                .drop_database(database_name(name)?, *if_exists)
+                .await?;
+        }
+        _ => return Err(unsupported("this statement")),
+    }
+    Ok(Outcome {
+        committed: None,
+        database: None,
+        rows: 0,
+    })
+}
+
+/// A transaction while its statements are worked through.
+pub(crate) struct Transaction<'a> {
+    engine: &'a LeaderEngine,
+    request: &'a SqlRequest,
+    /// The database all statements are in; known with the first.
+    database: Option<(String, DatabaseState)>,
+    ops: Vec<DatabaseOp>,
+    rows: u64,
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(engine: &'a LeaderEngine, request: &'a SqlRequest) -> Self {
+        Self {
+            engine,
+            request,
+            database: None,
+            ops: Vec::new(),
+            rows: 0,
+        }
+    }
+
+    /// Runs the statements, then commits.
+    pub(crate) async fn run(
+        mut self,
+        statements: Vec<ParsedStatement>,
+    ) -> Result<Outcome, ServiceError> {
+        if statements.len() > STATEMENTS_MAX {
+            let message = format!("a transaction has at most {STATEMENTS_MAX} statements");
+            return Err(invalid(message));
+        }
+        let count = statements.len();
+        for (index, statement) in statements.into_iter().enumerate() {
+            self.run_statement(statement).await.map_err(|error| {
+                if count == 1 {
+                    return error;
+                }
+                error.context(format!(
+                    "statement {} of {count}, nothing was committed",
+                    index + 1
+                ))
+            })?;
+        }
+        let Some((name, state)) = self.database else {
+            return Ok(Outcome {
+                committed: None,
+                database: None,
+                rows: 0,
+            });
+        };
+        if self.ops.is_empty() {
+            return Ok(Outcome {
+                committed: None,
+                database: Some(name),
+                rows: 0,
+            });
+        }
+        let committed = self
+            .engine
+            .cluster()
+            .commit_to(state.id(), self.ops)
+            .await?;
+        Ok(Outcome {
+            committed: Some(committed),
+            database: Some(name),
+            rows: self.rows,
+        })
+    }
+
+    async fn run_statement(&mut self, statement: ParsedStatement) -> Result<(), ServiceError> {
+        if let ParsedStatement::Statement(statement) = &statement
+            && let ControlFlow::Break(result) = self.run_without_plan(statement)
+        {
+            return result;
+        }
+        let session = self.session();
+        let plan = session.plan(statement).await?;
+        let plan = session.bind(plan, self.request.parameters.clone())?;
+        if let Some(create) = slipstream_query::create_table_parts(&plan) {
+            return self.create_table(&session, create).await;
+        }
+        if let Some(insert) = slipstream_query::insert_parts(&plan) {
+            let (database, table) = insert.table;
+            let state = self.state_of(database.as_deref())?;
+            let table = state
+                .table(&table)
+                .map(Arc::clone)
+                .ok_or_else(|| rejected(OpError::TableNotFound(table)))?;
+            return self
+                .insert(&session, table.id, &table.schema, insert.input)
+                .await;
+        }
+        Err(unsupported("this statement"))
+    }
+
+    /// Statements that change the catalog alone.
+    fn run_without_plan(&mut self, statement: &Statement) -> ControlFlow<Result<(), ServiceError>> {
+        match statement {
+            Statement::Drop {
+                object_type: ObjectType::Table,
+                names,
+                if_exists,
+                ..
+            } => ControlFlow::Break(names.iter().try_for_each(|name| {
+                let (database, name) = self.table_name(name)?;
+                self.state_of(database.as_deref())?;
+                self.add(DatabaseOp::DropTable {
+                    name,
+                    if_exists: *if_exists,
+                })
+            })),
+            Statement::AlterTable(alter) => {
+                ControlFlow::Break(self.alter_table(&alter.name, &alter.operations))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn alter_table(
+        &mut self,
+        name: &ObjectName,
+        operations: &[AlterTableOperation],
+    ) -> Result<(), ServiceError> {
+        let (database, table) = self.table_name(name)?;
+        self.state_of(database.as_deref())?;
+        for operation in operations {
+            let AlterTableOperation::AddColumn {
+                if_not_exists,
+                column_def,
+                ..
+            } = operation
+            else {
+                return Err(unsupported(&format!("ALTER TABLE ... {operation}")));
+            };
+            let mut is_nullable = true;
+            for option in &column_def.options {
+                match &option.option {
+                    ColumnOption::Null => {}
+                    ColumnOption::NotNull => is_nullable = false,
+                    other => return Err(unsupported(&format!("column option {other}"))),
+                }
+            }
+            let field = QuerySession::column_field(column_def, is_nullable)?;
+            check_storable(&arrow::datatypes::Schema::new(vec![field.clone()]))
+                .map_err(|error| invalid(error.to_string()))?;
+            self.add(DatabaseOp::AddColumn {
+                table: table.clone(),
+                field,
+                if_not_exists: *if_not_exists,
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn create_table(
+        &mut self,
+        session: &QuerySession,
+        create: slipstream_query::CreateTable,
+    ) -> Result<(), ServiceError> {
+        let (database, name) = create.name;
+        let name = TableName::new(name).map_err(|error| invalid(error.to_string()))?;
+        let exists = self
+            .state_of(database.as_deref())?
+            .table(name.as_str())
+            .is_some();
+        if exists && create.if_not_exists {
+            return Ok(());
+        }
+        if exists && create.or_replace {
+            self.add(DatabaseOp::DropTable {
+                name: name.clone(),
+                if_exists: true,
+            })?;
+        }
+        check_storable(&create.schema).map_err(|error| invalid(error.to_string()))?;
+        let schema =
+            TableSchema::new(&create.schema).map_err(|error| invalid(error.to_string()))?;
+        let id = TableId::new(self.engine.cluster().entropy().uuid());
+        self.add(DatabaseOp::CreateTable {
+            id,
+            name,
+            schema: schema.clone(),
+            if_not_exists: false,
+        })?;
+        match create.input {
+            Some(input) => self.insert(session, id, &schema, input).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn insert(
+        &mut self,
+        session: &QuerySession,
+        table: TableId,
+        schema: &TableSchema,
+        input: datafusion::logical_expr::LogicalPlan,
+    ) -> Result<(), ServiceError> {
+        let info = QueryInfo {
+            text: self.request.sql.clone(),
+            client: self.request.client.clone(),
+            database: self.database.as_ref().map(|(name, _)| name.clone()),
+            timeout: self.request.timeout,
+        };
+        let rows = session.execute(input, info).await?;
+        let database = self.state_of(None)?.id();
+        let context = self.engine.ingest_context(database, None, BTreeSet::new());
+        let extents = write_extents(&context, schema, rows).await?;
+        self.rows += extents.iter().map(|extent| extent.row_count).sum::<u64>();
+        if extents.is_empty() {
+            return Ok(());
+        }
+        self.add(DatabaseOp::AddExtents {
+            table,
+            schema: schema.clone(),
+            extents,
+        })
+    }
+
+    /// Notes a change, and moves the state on that later statements see.
+    fn add(&mut self, op: DatabaseOp) -> Result<(), ServiceError> {
+        let (_, state) = self
+            .database
+            .as_mut()
+            .expect("the database is known before any change");
+        *state = state.preview(std::slice::from_ref(&op)).map_err(rejected)?;
+        self.ops.push(op);
+        Ok(())
+    }
+
+    /// A session over the state so far.
+    fn session(&self) -> QuerySession {
+        let mut databases = self.engine.cluster().states();
+        if let Some((name, state)) = &self.database {
+            databases.insert(name.clone(), state.clone());
+        }
+        let default = self.request.database.clone();
+        self.engine.session(SessionDatabases { default, databases })
+    }
+
+    /// The state of the transaction's database, by the name a statement gives it. The first
+    /// statement decides which one it is.
+    fn state_of(&mut self, database: Option<&str>) -> Result<&DatabaseState, ServiceError> {
+        if self.database.is_none() {
+            let name = database
+                .or(self.request.database.as_deref())
+                .ok_or_else(|| {
+                    invalid(
+                        "no database is named: write database.table, or send the request with a \
+                     database"
+                            .to_owned(),
+                    )
+                })?;
+            let id = self.engine.cluster().database_id(name)?;
+            let state = self.engine.cluster().writer(id)?.state();
+            self.database = Some((name.to_owned(), state));
+        }
+        let (name, state) = self.database.as_ref().expect("set above");
+        match database.or(self.request.database.as_deref()) {
+            Some(other) if other != name => Err(invalid(format!(
+                "a transaction changes one database: '{name}' and '{other}' cannot be committed \
+                 together"
+            ))),
+            _ => Ok(state),
+        }
+    }
+
+    fn table_name(&self, name: &ObjectName) -> Result<(Option<String>, TableName), ServiceError> {
+        let (database, table) = QuerySession::resolve_name(name)?;
+        let table = TableName::new(table).map_err(|error| invalid(error.to_string()))?;
+        Ok((database, table))
+    }
+}
+
+fn database_name(name: &ObjectName) -> Result<DatabaseName, ServiceError> {
+    match QuerySession::resolve_name(name)? {
+        (None, name) => DatabaseName::new(name).map_err(|error| invalid(error.to_string())),
+        (Some(_), _) => Err(invalid(format!("'{name}' is not the name of a database"))),
+    }
+}
+
+fn rejected(error: OpError) -> ServiceError {
+    commit_error(error.into())
+}
+
+fn invalid(message: String) -> ServiceError {
+    ServiceError::new(ErrorKind::InvalidArgument, "invalid_argument", message)
+}
+
+fn unsupported(what: &str) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Unsupported,
+        "unsupported",
+        format!(
+            "{what} is not supported: a leader takes CREATE and DROP DATABASE, CREATE and DROP \
+             TABLE, ALTER TABLE ADD COLUMN, INSERT, and queries"
+        ),
+    )
+}

@@ -1,0 +1,59 @@
+//! The words of the system, as types: ids, versions, digests, schemas, extents, freshness.
+//!
+//! Everything here is pure. There is no I/O, no task, no DataFusion, no wall clock and no
+//! ambient randomness: time and chance come in through [`Clock`] and [`Entropy`].
+//!
+//! The types a newcomer should know first:
+//!
+//! * [`Version`] numbers the commits of one database, starting at 1. Versions never go back.
+//! * [`Digest`] is a SHA-256; a database's digest covers its whole history up to a version.
+//! * [`TableSchema`] is an ordered list of [`Column`]s, each with an id that is never reused.
+//! * [`Extent`] describes one immutable Parquet file: where it came from, how large it is,
+//!   what its bytes hash to, and exact statistics per column.
+//!
+//! ```
+//! use slipstream_model::{Timestamp, Version};
+//!
+//! let version = Version::FIRST;
+//! assert_eq!(version.next().to_string(), "2");
+//! let at: Timestamp = "2013-01-01T05:00:00Z".parse().expect("RFC 3339");
+//! assert_eq!(at.to_string(), "2013-01-01T05:00:00Z");
+//! ```
+
+mod digest;
+mod extent;
+mod freshness;
+mod ids;
+mod name;
+mod random;
+mod schema;
+mod statistics;
+mod time;
+
+pub use digest::{Digest, DigestBuilder, DigestParseError};
+pub use extent::{ColumnStatistics, Extent, SortOrder};
+pub use freshness::{Freshness, FreshnessRequirement, WhenStale};
+pub use ids::{BucketId, CommitId, DatabaseId, Epoch, ExtentId, TableId, Version};
+pub use name::{ClusterName, DatabaseName, InvalidName, TableName};
+pub use random::Entropy;
+pub use schema::{Column, ColumnId, InvalidSchema, TableSchema};
+pub use statistics::{ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic};
+pub use time::{Clock, ManualClock, Sleep, Timestamp, TimestampParseError};
+
+/// What a cluster may do with a database: the Kusto column `DatabaseAccessMode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DatabaseAccessMode {
+    /// The cluster owns the database and writes it.
+    ReadWrite,
+    /// The cluster follows the database; nothing in it can be changed here.
+    ReadOnlyFollowing,
+}
+
+impl std::fmt::Display for DatabaseAccessMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReadWrite => "ReadWrite",
+            Self::ReadOnlyFollowing => "ReadOnlyFollowing",
+        })
+    }
+}

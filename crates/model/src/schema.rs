@@ -1,0 +1,163 @@
+//! A table's columns.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+
+/// The number of a column within its table. Never reused, so that a column dropped and added
+/// again under the same name does not read the old column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColumnId(pub u32);
+
+/// One column: an Arrow field with an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The column's number.
+    pub id: ColumnId,
+    /// Name, Arrow type, nullability and metadata.
+    pub field: FieldRef,
+}
+
+/// A list of columns that cannot be a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSchema {
+    /// Two columns have one name.
+    #[error("column '{0}' is there twice")]
+    DuplicateColumn(String),
+    /// A table needs a column.
+    #[error("a table needs at least one column")]
+    NoColumns,
+    /// The name is empty.
+    #[error("a column has an empty name")]
+    EmptyColumnName,
+    /// Rows written before the column existed must read as null.
+    #[error("column '{0}' is NOT NULL, but rows written before it exist would read as null")]
+    AddedColumnNotNull(String),
+}
+
+/// The columns of a table, in order. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSchema {
+    columns: Arc<[Column]>,
+    next_column_id: u32,
+    arrow: SchemaRef,
+}
+
+impl TableSchema {
+    /// The schema of a new table: columns are numbered from 1.
+    ///
+    /// # Errors
+    /// When there are no columns, or two of one name.
+    pub fn new(schema: &Schema) -> Result<Self, InvalidSchema> {
+        let columns = (1..)
+            .map(ColumnId)
+            .zip(schema.fields().iter())
+            .map(|(id, field)| Column {
+                id,
+                field: Arc::clone(field),
+            })
+            .collect();
+        Self::from_columns(
+            columns,
+            u32::try_from(schema.fields().len()).unwrap_or(u32::MAX) + 1,
+        )
+    }
+
+    /// A schema as a record holds it.
+    ///
+    /// # Errors
+    /// When there are no columns, or two of one name.
+    pub fn from_columns(columns: Vec<Column>, next_column_id: u32) -> Result<Self, InvalidSchema> {
+        if columns.is_empty() {
+            return Err(InvalidSchema::NoColumns);
+        }
+        let mut names = HashSet::new();
+        for column in &columns {
+            let name = column.field.name();
+            if name.is_empty() {
+                return Err(InvalidSchema::EmptyColumnName);
+            }
+            if !names.insert(name.as_str()) {
+                return Err(InvalidSchema::DuplicateColumn(name.clone()));
+            }
+        }
+        let fields: Vec<FieldRef> = columns.iter().map(|c| Arc::clone(&c.field)).collect();
+        let arrow = Arc::new(Schema::new(fields));
+        Ok(Self {
+            columns: columns.into(),
+            next_column_id,
+            arrow,
+        })
+    }
+
+    /// This schema with one more column at the end.
+    ///
+    /// # Errors
+    /// When the name is taken, or the column is `NOT NULL`: older extents read as null.
+    pub fn with_added_column(&self, field: Field) -> Result<Self, InvalidSchema> {
+        if !field.is_nullable() {
+            return Err(InvalidSchema::AddedColumnNotNull(field.name().clone()));
+        }
+        let mut columns = self.columns.to_vec();
+        columns.push(Column {
+            id: ColumnId(self.next_column_id),
+            field: Arc::new(field),
+        });
+        Self::from_columns(columns, self.next_column_id + 1)
+    }
+
+    /// The columns in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The number that the next added column gets.
+    pub fn next_column_id(&self) -> u32 {
+        self.next_column_id
+    }
+
+    /// The same as an Arrow schema; a cheap clone of a shared one.
+    pub fn arrow(&self) -> SchemaRef {
+        Arc::clone(&self.arrow)
+    }
+
+    /// The column of a name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.arrow
+            .index_of(name)
+            .ok()
+            .map(|index| &self.columns[index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::*;
+
+    fn field(name: &str) -> Field {
+        Field::new(name, DataType::Int64, true)
+    }
+
+    #[test]
+    fn an_added_column_gets_a_number_of_its_own() {
+        let schema = TableSchema::new(&Schema::new(vec![field("a"), field("b")])).expect("valid");
+        let wider = schema.with_added_column(field("c")).expect("valid");
+        let ids: Vec<_> = wider.columns().iter().map(|column| column.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(wider.next_column_id(), 4);
+        assert_eq!(
+            wider.with_added_column(field("a")),
+            Err(InvalidSchema::DuplicateColumn("a".into()))
+        );
+    }
+
+    #[test]
+    fn a_column_that_older_rows_lack_cannot_be_not_null() {
+        let schema = TableSchema::new(&Schema::new(vec![field("a")])).expect("valid");
+        let required = Field::new("b", DataType::Int64, false);
+        assert!(schema.with_added_column(required).is_err());
+    }
+}

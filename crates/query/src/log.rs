@@ -1,0 +1,260 @@
+//! Which queries run, and which ran lately.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use parking_lot::Mutex;
+use slipstream_model::{Clock, Timestamp};
+use uuid::Uuid;
+
+use crate::QueryError;
+use crate::counters::{QueryCounters, QueryStatistics};
+
+/// Ended queries that are remembered. With texts cut at [`TEXT_BYTES_MAX`], 4 MiB at most.
+const ENDED_KEPT_MAX: usize = 1_000;
+/// Bytes of a query's text that are kept.
+const TEXT_BYTES_MAX: usize = 4_096;
+
+/// What became of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueryState {
+    Queued,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl fmt::Display for QueryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// A query as the table `slipstream.queries` shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryRow {
+    pub(crate) id: Uuid,
+    pub(crate) database: Option<String>,
+    pub(crate) text: String,
+    pub(crate) client: String,
+    pub(crate) state: QueryState,
+    pub(crate) started_on: Timestamp,
+    pub(crate) duration: Duration,
+    pub(crate) statistics: QueryStatistics,
+    pub(crate) error: Option<String>,
+}
+
+/// The queries of a process.
+#[derive(Debug)]
+pub(crate) struct QueryLog {
+    clock: Arc<dyn Clock>,
+    queries: Mutex<Queries>,
+}
+
+#[derive(Debug, Default)]
+struct Queries {
+    active: BTreeMap<Uuid, Active>,
+    ended: VecDeque<QueryRow>,
+}
+
+#[derive(Debug)]
+struct Active {
+    row: QueryRow,
+    began: Duration,
+    counters: Arc<QueryCounters>,
+}
+
+impl QueryLog {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            queries: Mutex::default(),
+        })
+    }
+
+    /// Notes that a query has come. It counts as cancelled when the entry is dropped before it is
+    /// told how the query ended.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        id: Uuid,
+        database: Option<String>,
+        text: &str,
+        client: String,
+    ) -> QueryEntry {
+        let counters = Arc::<QueryCounters>::default();
+        let row = QueryRow {
+            id,
+            database,
+            text: cut(text),
+            client,
+            state: QueryState::Queued,
+            started_on: self.clock.now(),
+            duration: Duration::ZERO,
+            statistics: QueryStatistics::default(),
+            error: None,
+        };
+        let began = self.clock.elapsed();
+        let active = Active {
+            row,
+            began,
+            counters: Arc::clone(&counters),
+        };
+        self.queries.lock().active.insert(id, active);
+        gauge!("slipstream_queries_active").increment(1.0);
+        QueryEntry {
+            log: Arc::clone(self),
+            id,
+            counters,
+            has_ended: false,
+        }
+    }
+
+    /// All queries, the oldest first.
+    pub(crate) fn rows(&self) -> Vec<QueryRow> {
+        let now = self.clock.elapsed();
+        let queries = self.queries.lock();
+        let active = queries.active.values().map(|active| active.row_at(now));
+        let mut rows: Vec<QueryRow> = queries.ended.iter().cloned().chain(active).collect();
+        rows.sort_by_key(|row| row.started_on);
+        rows
+    }
+
+    fn end(&self, id: Uuid, state: QueryState, error: Option<String>) {
+        let now = self.clock.elapsed();
+        let mut queries = self.queries.lock();
+        let Some(active) = queries.active.remove(&id) else {
+            return;
+        };
+        let row = QueryRow {
+            state,
+            error,
+            ..active.row_at(now)
+        };
+        gauge!("slipstream_queries_active").decrement(1.0);
+        counter!("slipstream_queries_total", "state" => state.to_string()).increment(1);
+        histogram!("slipstream_query_seconds").record(row.duration.as_secs_f64());
+        counter!("slipstream_query_bytes_scanned_total").increment(row.statistics.bytes_scanned);
+        if queries.ended.len() == ENDED_KEPT_MAX {
+            queries.ended.pop_front();
+        }
+        queries.ended.push_back(row);
+    }
+}
+
+impl Active {
+    fn row_at(&self, now: Duration) -> QueryRow {
+        QueryRow {
+            duration: now.saturating_sub(self.began),
+            statistics: self.counters.statistics(),
+            ..self.row.clone()
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// A query that has not ended.
+#[derive(Debug)]
+pub(crate) struct QueryEntry {
+    log: Arc<QueryLog>,
+    id: Uuid,
+    counters: Arc<QueryCounters>,
+    has_ended: bool,
+}
+
+impl QueryEntry {
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<QueryCounters> {
+        &self.counters
+    }
+
+    /// Its turn has come.
+    pub(crate) fn run(&self) {
+        if let Some(active) = self.log.queries.lock().active.get_mut(&self.id) {
+            active.row.state = QueryState::Running;
+        }
+    }
+
+    pub(crate) fn complete(mut self) {
+        self.has_ended = true;
+        self.log.end(self.id, QueryState::Completed, None);
+    }
+
+    pub(crate) fn fail(mut self, error: &QueryError) {
+        self.has_ended = true;
+        let state = match error.kind() {
+            crate::QueryErrorKind::Cancelled => QueryState::Cancelled,
+            _ => QueryState::Failed,
+        };
+        self.log.end(self.id, state, Some(error.to_string()));
+    }
+}
+
+impl Drop for QueryEntry {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.log.end(self.id, QueryState::Cancelled, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipstream_model::{Entropy, ManualClock};
+
+    use super::*;
+
+    #[test]
+    fn the_log_forgets_the_oldest_and_never_the_running() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let log = QueryLog::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let entropy = Entropy::from_seed(1);
+        let running = log.begin(entropy.uuid(), None, "long", String::new());
+        running.run();
+        for number in 0..ENDED_KEPT_MAX + 5 {
+            clock.advance(Duration::from_millis(1));
+            log.begin(entropy.uuid(), None, &number.to_string(), String::new())
+                .complete();
+        }
+        let rows = log.rows();
+        assert_eq!(rows.len(), ENDED_KEPT_MAX + 1);
+        assert_eq!(
+            (rows[0].text.as_str(), rows[0].state),
+            ("long", QueryState::Running)
+        );
+        assert_eq!(rows[1].text, "5");
+        assert_eq!(
+            rows[0].duration,
+            Duration::from_millis(ENDED_KEPT_MAX as u64 + 5)
+        );
+    }
+
+    #[test]
+    fn a_query_that_nobody_ended_was_cancelled() {
+        let log = QueryLog::new(Arc::new(ManualClock::new(Timestamp::from_micros(0))));
+        let text = "é".repeat(TEXT_BYTES_MAX);
+        drop(log.begin(Uuid::nil(), None, &text, String::new()));
+        let rows = log.rows();
+        assert_eq!(rows[0].state, QueryState::Cancelled);
+        assert_eq!(rows[0].text.len(), TEXT_BYTES_MAX);
+    }
+}

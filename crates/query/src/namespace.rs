@@ -1,0 +1,161 @@
+//! Names in SQL: catalog `cluster`, a schema for each database, and the schema `slipstream`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::error::{DataFusionError, Result};
+use slipstream_catalog::DatabaseState;
+
+use crate::suggestion::did_you_mean;
+use crate::system::SystemSchema;
+use crate::table::{ScanContext, SnapshotTable};
+use crate::{QueryError, QueryErrorKind};
+
+/// The one catalog.
+pub const CATALOG: &str = "cluster";
+/// The schema of the system tables.
+pub(crate) const SYSTEM_SCHEMA: &str = "slipstream";
+/// DataFusion's own schema about schemas.
+const INFORMATION_SCHEMA: &str = "information_schema";
+/// What unqualified names are looked up in when the request names no database. No database can
+/// have this name, so nothing is found there.
+pub(crate) const NO_DATABASE: &str = "";
+
+/// Everything that a session can name.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    default: Option<String>,
+    databases: BTreeMap<String, Arc<DatabaseSchema>>,
+    system: Arc<SystemSchema>,
+}
+
+impl Namespace {
+    pub(crate) fn new(
+        default: Option<String>,
+        databases: &BTreeMap<String, DatabaseState>,
+        system: SystemSchema,
+        scans: &Arc<ScanContext>,
+    ) -> Arc<Self> {
+        let databases = databases.iter().map(|(name, state)| {
+            let schema = DatabaseSchema {
+                name: name.as_str().into(),
+                state: state.clone(),
+                scans: Arc::clone(scans),
+            };
+            (name.clone(), Arc::new(schema))
+        });
+        Arc::new(Self {
+            default,
+            databases: databases.collect(),
+            system: Arc::new(system),
+        })
+    }
+
+    /// What is wrong with the name of a table, if it is the name that is wrong.
+    pub(crate) fn explain_missing(&self, reference: &TableReference) -> Option<QueryError> {
+        let not_found = |message| Some(QueryError::new(QueryErrorKind::NotFound, message));
+        let table = reference.table();
+        if let Some(catalog) = reference.catalog().filter(|catalog| *catalog != CATALOG) {
+            return not_found(format!(
+                "there is no catalog '{catalog}': write database.table, or {CATALOG}.database.table"
+            ));
+        }
+        let Some(database) = reference.schema().or(self.default.as_deref()) else {
+            return not_found(format!(
+                "table '{table}' is looked for in no database: name one in the request, or write \
+                 database.{table}"
+            ));
+        };
+        if database == INFORMATION_SCHEMA {
+            return None;
+        }
+        let tables = match self.databases.get(database) {
+            _ if database == SYSTEM_SCHEMA => self.system.table_names(),
+            Some(schema) => schema.table_names(),
+            None => {
+                let hint = did_you_mean(database, self.databases.keys().map(String::as_str));
+                return not_found(format!("there is no database '{database}'{hint}"));
+            }
+        };
+        if tables.iter().any(|name| name == table) {
+            return None;
+        }
+        let hint = did_you_mean(table, tables.iter().map(String::as_str));
+        not_found(format!(
+            "there is no table '{table}' in database '{database}'{hint}"
+        ))
+    }
+}
+
+impl CatalogProvider for Namespace {
+    fn schema_names(&self) -> Vec<String> {
+        let databases = self.databases.keys().cloned();
+        databases.chain([SYSTEM_SCHEMA.to_owned()]).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == SYSTEM_SCHEMA {
+            return Some(Arc::clone(&self.system) as Arc<dyn SchemaProvider>);
+        }
+        let schema = self.databases.get(name)?;
+        Some(Arc::clone(schema) as Arc<dyn SchemaProvider>)
+    }
+}
+
+/// The list that holds the one catalog.
+#[derive(Debug)]
+pub(crate) struct Catalogs(pub(crate) Arc<Namespace>);
+
+impl CatalogProviderList for Catalogs {
+    fn register_catalog(
+        &self,
+        _: String,
+        _: Arc<dyn CatalogProvider>,
+    ) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::clone(&self.0) as Arc<dyn CatalogProvider>)
+    }
+}
+
+/// A database at one version.
+#[derive(Debug)]
+struct DatabaseSchema {
+    name: Arc<str>,
+    state: DatabaseState,
+    scans: Arc<ScanContext>,
+}
+
+#[async_trait]
+impl SchemaProvider for DatabaseSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.state
+            .tables()
+            .map(|table| table.name.to_string())
+            .collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.state.table(name).map(|table| {
+            Arc::new(SnapshotTable::new(
+                Arc::clone(&self.name),
+                self.state.id(),
+                Arc::clone(table),
+                Arc::clone(&self.scans),
+            )) as Arc<dyn TableProvider>
+        }))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.state.table(name).is_some()
+    }
+}

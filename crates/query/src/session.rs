@@ -1,0 +1,349 @@
+//! One request's view of the databases, and its way from SQL to rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use chrono::DateTime;
+use datafusion::execution::context::{SQLOptions, SessionConfig};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefaults};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use futures::executor::block_on;
+use tokio::time::Instant;
+
+use crate::log::QueryEntry;
+use crate::namespace::{CATALOG, Catalogs, NO_DATABASE, Namespace};
+use crate::statement::{self, Class};
+use crate::stream::{Execution, deadline_exceeded};
+use crate::system::SystemSchema;
+use crate::table::ResolveScans;
+use crate::{
+    ClusterView, Parameters, QueryError, QueryErrorKind, QueryOptions, QueryRuntime, QueryStream,
+    SessionDatabases,
+};
+use crate::{parameters, stack};
+
+/// How deep expressions and subqueries may nest. Deeper ones overflow the stack of a thread
+/// before they are planned; nobody writes them by hand.
+const NESTING_MAX: usize = 50;
+
+/// About a query, for the query log.
+#[derive(Debug, Clone, Default)]
+pub struct QueryInfo {
+    /// The SQL as the client sent it.
+    pub text: String,
+    /// Which door and client: `http 127.0.0.1:50123`.
+    pub client: String,
+    /// The request's database.
+    pub database: Option<String>,
+    /// How long the client allows; the node's own deadline also holds.
+    pub timeout: Option<Duration>,
+}
+
+/// One request over immutable snapshots.
+///
+/// ```text
+/// parse ─▶ plan or plan_read_only ─▶ bind ─▶ execute ─▶ QueryStream
+/// ```
+#[derive(Debug)]
+pub struct QuerySession {
+    runtime: Arc<QueryRuntime>,
+    state: SessionState,
+    names: Arc<Namespace>,
+}
+
+/// The state that sessions are copied from.
+pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, NO_DATABASE)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(options.target_partitions)
+        // The catalog has them; footers need not be read for them.
+        .with_collect_statistics(false);
+    let settings = config.options_mut();
+    settings.execution.time_zone = Some("UTC".to_owned());
+    // A table's columns come back with the types they were declared with, and text in CREATE
+    // TABLE is the type that every client knows.
+    settings.execution.parquet.schema_force_view_types = false;
+    settings.sql_parser.map_string_types_to_utf8view = false;
+
+    // See `table::scan` for why it stands exactly there.
+    let mut optimizer = PhysicalOptimizer::new();
+    let first = optimizer
+        .rules
+        .iter()
+        .position(|rule| rule.name() == "aggregate_statistics");
+    let first = first.map_or(0, |position| position + 1);
+    optimizer.rules.insert(first, Arc::new(ResolveScans));
+
+    // Neither file formats nor table factories: nothing outside the catalog can be named.
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(environment)
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .with_physical_optimizer_rules(optimizer.rules)
+        .build()
+}
+
+impl QuerySession {
+    pub(crate) fn new(
+        runtime: Arc<QueryRuntime>,
+        databases: SessionDatabases,
+        cluster: Arc<dyn ClusterView>,
+    ) -> Self {
+        let system = SystemSchema::new(
+            databases.databases.clone(),
+            cluster,
+            Arc::clone(&runtime.log),
+        );
+        let SessionDatabases { default, databases } = databases;
+        let names = Namespace::new(default.clone(), &databases, system, &runtime.scans);
+        let mut state = runtime.base.clone();
+        if let Some(default) = default {
+            state.config_mut().options_mut().catalog.default_schema = default;
+        }
+        state.register_catalog_list(Arc::new(Catalogs(Arc::clone(&names))));
+        Self {
+            runtime,
+            state,
+            names,
+        }
+    }
+
+    /// Reads SQL: one statement, or several separated by `;`.
+    ///
+    /// # Errors
+    /// When it is not SQL; the message says where.
+    pub fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
+        let tokens = stack::tokens(sql)?;
+        let statements = DFParserBuilder::new(tokens)
+            .with_dialect(&GenericDialect {})
+            .with_recursion_limit(NESTING_MAX)
+            .build()
+            .and_then(|mut parser| parser.parse_statements());
+        statements
+            .map(Vec::from)
+            .map_err(|error| QueryError::syntax(&error))
+    }
+
+    /// The name of a database or table as SQL means it: folded unless quoted. The first part is
+    /// the database, when there are two.
+    ///
+    /// # Errors
+    /// When it has more than `cluster.database.table`.
+    pub fn resolve_name(name: &ObjectName) -> Result<(Option<String>, String), QueryError> {
+        statement::resolve_name(name)
+    }
+
+    /// A column of `CREATE TABLE` or `ALTER TABLE ADD COLUMN` as an Arrow field.
+    ///
+    /// # Errors
+    /// When the type is not known.
+    pub fn column_field(column: &ColumnDef, is_nullable: bool) -> Result<Field, QueryError> {
+        statement::column_field(column, is_nullable)
+    }
+
+    /// The statement's parameters in order, as fields named `$1` or `$name`; type `Null` where
+    /// the statement leaves it open.
+    ///
+    /// # Errors
+    /// When one parameter is used as two types.
+    pub fn parameter_schema(plan: &LogicalPlan) -> Result<Schema, QueryError> {
+        stack::on_large_stack(|| parameters::parameter_schema(plan))
+    }
+
+    /// Whether a statement changes something, told from its words alone.
+    pub fn is_write(statement: &Statement) -> bool {
+        let class = statement::classify(statement);
+        matches!(class, Class::Insert | Class::CreateTable | Class::Change(_))
+    }
+
+    /// Plans a query, or what a leader can do itself: `INSERT` and `CREATE TABLE`, which
+    /// [`insert_parts`](crate::insert_parts) and
+    /// [`create_table_parts`](crate::create_table_parts) take apart.
+    ///
+    /// # Errors
+    /// When a name is unknown or types do not fit; `Unsupported` for every other statement.
+    pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        match statement::classify(&statement) {
+            Class::Query => self.plan_read_only(statement).await,
+            Class::Insert | Class::CreateTable => {
+                let plan = self.logical_plan(statement)?;
+                statement::check_change(&plan)?;
+                Ok(plan)
+            }
+            Class::Change(what) | Class::Unsupported(what) => Err(QueryError::new(
+                QueryErrorKind::Unsupported,
+                statement::unsupported(&what),
+            )),
+        }
+    }
+
+    /// Plans a query, and nothing that is not one.
+    ///
+    /// # Errors
+    /// When a name is unknown or types do not fit; `ReadOnly` for statements that change
+    /// something, naming the kind; `Unsupported` for those that no node takes.
+    pub async fn plan_read_only(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        let read_only = |what: &str| {
+            Err(QueryError::new(
+                QueryErrorKind::ReadOnly,
+                statement::read_only(what),
+            ))
+        };
+        match statement::classify(&statement) {
+            Class::Query => {}
+            Class::Insert => return read_only("INSERT"),
+            Class::CreateTable => return read_only("CREATE TABLE"),
+            Class::Change(what) => return read_only(&what),
+            Class::Unsupported(what) => {
+                let message = statement::unsupported(&what);
+                return Err(QueryError::new(QueryErrorKind::Unsupported, message));
+            }
+        }
+        let plan = self.logical_plan(statement)?;
+        // What looks like a query may still write: `SELECT ... INTO`.
+        no_writes().verify_plan(&plan).map_err(|error| {
+            let message = format!("only queries can run here: {}", QueryError::from(error));
+            QueryError::new(QueryErrorKind::ReadOnly, message)
+        })?;
+        Ok(plan)
+    }
+
+    fn logical_plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        stack::on_large_stack(|| {
+            // Only a failure needs them, but planning consumes the statement.
+            let references = statement::references(&self.state, &statement);
+            block_on(self.state.statement_to_plan(statement)).map_err(|error| {
+                let mut missing = references
+                    .iter()
+                    .filter_map(|reference| self.names.explain_missing(reference));
+                missing.next().unwrap_or_else(|| QueryError::from(error))
+            })
+        })
+    }
+
+    /// Puts values in the place of the parameters.
+    ///
+    /// # Errors
+    /// When there are too few values, or one that cannot be read as the type expected there.
+    pub fn bind(
+        &self,
+        plan: LogicalPlan,
+        parameters: Parameters,
+    ) -> Result<LogicalPlan, QueryError> {
+        stack::on_large_stack(|| parameters::bind(plan, parameters))
+    }
+
+    /// Runs a plan. Waits for its turn first; the deadline counts from here.
+    ///
+    /// The rows come from a task of the current tokio runtime, which ends with the stream.
+    ///
+    /// # Errors
+    /// When too many queries wait, the deadline passes, or the plan cannot be made executable.
+    pub async fn execute(
+        &self,
+        plan: LogicalPlan,
+        info: QueryInfo,
+    ) -> Result<QueryStream, QueryError> {
+        let runtime = &self.runtime;
+        let id = runtime.entropy.uuid_at(runtime.clock.now());
+        let entry = runtime
+            .log
+            .begin(id, info.database, &info.text, info.client);
+        let timeout = runtime.timeout(info.timeout);
+        let deadline = Instant::now() + timeout;
+        match self.prepare(&plan, &entry, deadline, timeout).await {
+            Ok((physical, slot, state)) => {
+                let schema = output_schema(&plan, &physical.schema());
+                let execution = Execution {
+                    context: state.task_ctx(),
+                    plan: physical,
+                    schema,
+                    deadline,
+                    timeout,
+                    entry,
+                    slot,
+                    store: Arc::clone(&runtime.scans.access.store),
+                };
+                Ok(execution.start())
+            }
+            Err(error) => {
+                entry.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(
+        &self,
+        plan: &LogicalPlan,
+        entry: &QueryEntry,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<(Arc<dyn ExecutionPlan>, crate::admission::Slot, SessionState), QueryError> {
+        let slot = self.runtime.admission.admit(deadline).await?;
+        entry.run();
+        let state = self.query_state(entry);
+        let physical = stack::on_large_stack(|| Ok(block_on(state.create_physical_plan(plan))?))?;
+        if Instant::now() >= deadline {
+            return Err(deadline_exceeded(timeout));
+        }
+        Ok((physical, slot, state))
+    }
+
+    /// The session's state for one query: its own counters, and its own `now()`.
+    fn query_state(&self, entry: &QueryEntry) -> SessionState {
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        let now = DateTime::from_timestamp_micros(self.runtime.clock.now().as_micros());
+        state.execution_props_mut().query_execution_start_time = now;
+        state
+            .config_mut()
+            .set_extension(Arc::clone(entry.counters()));
+        state
+    }
+}
+
+fn no_writes() -> SQLOptions {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+}
+
+/// The columns as planning announced them. Where the optimizer found out that a column may hold
+/// nulls after all, it may.
+fn output_schema(plan: &LogicalPlan, physical: &SchemaRef) -> SchemaRef {
+    let announced = plan.schema().as_arrow();
+    if announced.fields().len() != physical.fields().len() {
+        return Arc::clone(physical);
+    }
+    let fields = announced.fields().iter().zip(physical.fields());
+    let fields: Vec<Field> = fields
+        .map(|(announced, physical)| {
+            let is_nullable = announced.is_nullable() || physical.is_nullable();
+            announced
+                .as_ref()
+                .clone()
+                .with_data_type(physical.data_type().clone())
+                .with_nullable(is_nullable)
+        })
+        .collect();
+    Arc::new(Schema::new_with_metadata(
+        fields,
+        announced.metadata().clone(),
+    ))
+}

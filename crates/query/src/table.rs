@@ -1,0 +1,155 @@
+//! A table of a snapshot, as DataFusion sees it.
+//!
+//! Everything about the table comes from the catalog: which extents there are, how large they
+//! are, where their footers begin, what is in them. Planning makes no request; running makes
+//! ranged reads of the extents that survive pruning, and nothing else.
+
+mod fault;
+mod files;
+mod order;
+mod prune;
+mod reader;
+mod scan;
+mod statistics;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
+use datafusion::physical_plan::ExecutionPlan;
+use slipstream_catalog::TableState;
+use slipstream_model::DatabaseId;
+
+use crate::ExtentAccess;
+use crate::counters::QueryCounters;
+
+pub(crate) use fault::{ExtentFault, FaultKind, check_extents};
+pub(crate) use reader::OpenedExtent;
+pub(crate) use scan::ResolveScans;
+
+/// What all scans of a process share.
+pub(crate) struct ScanContext {
+    /// Where extents are read from.
+    pub(crate) access: ExtentAccess,
+    /// The name that the store is registered under.
+    pub(crate) store_url: ObjectStoreUrl,
+    /// Footers and page indexes that were read already.
+    pub(crate) footers: Arc<FileMetadataCache>,
+}
+
+impl fmt::Debug for ScanContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScanContext")
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A table at one version.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotTable {
+    database_name: Arc<str>,
+    database: DatabaseId,
+    table: Arc<TableState>,
+    context: Arc<ScanContext>,
+}
+
+impl SnapshotTable {
+    pub(crate) fn new(
+        database_name: Arc<str>,
+        database: DatabaseId,
+        table: Arc<TableState>,
+        context: Arc<ScanContext>,
+    ) -> Self {
+        Self {
+            database_name,
+            database,
+            table,
+            context,
+        }
+    }
+
+    /// What can be said of an extent by its minima and maxima. A predicate that cannot be used
+    /// for that is no error: nothing is left out then, and the filter above the scan decides.
+    fn pruning_predicate(&self, state: &dyn Session, filters: &[Expr]) -> Option<PruningPredicate> {
+        let predicate = conjunction(filters.iter().cloned())?;
+        let schema = self.table.schema.arrow();
+        let build = || -> Result<PruningPredicate> {
+            let qualified = DFSchema::try_from(Arc::clone(&schema))?;
+            let expression = state.create_physical_expr(predicate, &qualified)?;
+            PruningPredicateBuilder::new()
+                .with_file_schema(Arc::clone(&schema))
+                .try_build(expression)
+        };
+        match build() {
+            Ok(predicate) => Some(predicate).filter(|predicate| !predicate.always_true()),
+            Err(error) => {
+                tracing::debug!(table = %self.table.name, %error, "filters cannot prune extents");
+                None
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for SnapshotTable {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema.arrow()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let args = ScanArgs::default()
+            .with_projection(projection.map(Vec::as_slice))
+            .with_filters(Some(filters))
+            .with_limit(limit);
+        Ok(self.scan_with_args(state, args).await?.into_inner())
+    }
+
+    async fn scan_with_args<'a>(
+        &self,
+        state: &dyn Session,
+        args: ScanArgs<'a>,
+    ) -> Result<ScanResult> {
+        let filters = args.filters().unwrap_or(&[]);
+        let request = scan::ScanRequest {
+            projection: args.projection().map(<[usize]>::to_vec),
+            is_filtered: !filters.is_empty(),
+            predicate: self.pruning_predicate(state, filters),
+            limit: args.limit(),
+            counters: state
+                .config()
+                .get_extension::<QueryCounters>()
+                .unwrap_or_default(),
+        };
+        let scan = scan::DeferredScan::try_new(self.clone(), request)?;
+        Ok(ScanResult::new(Arc::new(scan)))
+    }
+
+    /// Extents are left out by minimum and maximum, row groups and pages likewise; rows are not
+    /// filtered here, so the filter stays above the scan.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+}

@@ -1,0 +1,73 @@
+//! Where each thing stands in the bucket. The only place that spells these names out.
+
+use std::fmt;
+
+use slipstream_model::{ClusterName, DatabaseId, Digest, ExtentId, Version};
+
+/// The path of one object, below the bucket's prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BucketPath(String);
+
+impl BucketPath {
+    /// Bucket id and format version, written once.
+    pub fn identity() -> Self {
+        Self("_slipstream/bucket.json".to_owned())
+    }
+
+    /// A key that a starting leader races itself for.
+    pub(crate) fn certification(probe: impl fmt::Display) -> Self {
+        Self(format!("_slipstream/certification/{probe}"))
+    }
+
+    /// A commit in a cluster's catalog: which databases there are, and who follows them.
+    pub fn cluster_commit(cluster: &ClusterName, version: Version) -> Self {
+        Self(format!(
+            "clusters/{cluster}/catalog/{:020}.commit",
+            version.get()
+        ))
+    }
+
+    /// A commit in a database's log.
+    pub fn database_commit(database: DatabaseId, version: Version) -> Self {
+        Self(format!(
+            "databases/{database}/log/{:020}.commit",
+            version.get()
+        ))
+    }
+
+    /// A database's state at a version, without its segments.
+    pub fn checkpoint_root(database: DatabaseId, version: Version) -> Self {
+        Self(format!(
+            "databases/{database}/checkpoint/{:020}.root",
+            version.get()
+        ))
+    }
+
+    /// Extents that many checkpoints share; named by its own SHA-256.
+    pub fn checkpoint_segment(database: DatabaseId, sha256: Digest) -> Self {
+        Self(format!(
+            "databases/{database}/checkpoint/segments/{sha256}.segment"
+        ))
+    }
+
+    /// The hint that names the newest checkpoint.
+    pub fn checkpoint_newest(database: DatabaseId) -> Self {
+        Self(format!("databases/{database}/checkpoint/newest"))
+    }
+
+    /// An extent file.
+    pub fn extent(database: DatabaseId, extent: ExtentId) -> Self {
+        Self(format!("databases/{database}/extents/{extent}.parquet"))
+    }
+
+    /// The path as text, `/` between its parts.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BucketPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line that scripts rely on: what goes to standard output, and the exit status.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::cluster::{Node, Site, Store, program, read_stream};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_can_rely_on_the_command_line() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("leader").await?;
+        let follower = site.follower("follower", &leader).await?;
+        succeeds(&run(&leader, &["sql", "CREATE DATABASE d"], "")?)?;
+        ingest_from_files_and_standard_input(site, &leader)?;
+        attach_show_and_detach(&leader, &follower)?;
+        formats_of_an_answer(&leader)?;
+        failures_have_a_status(&leader)
+    })
+    .await
+}
+
+/// Runs the program against a node.
+fn run(node: &Node, arguments: &[&str], input: &str) -> Result<Output> {
+    let (command, rest) = arguments.split_first().context("a command")?;
+    let mut child = program()
+        .arg(command)
+        .args(["--url", &node.http_url()])
+        .args(rest)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("standard input")?;
+    stdin.write_all(input.as_bytes())?;
+    drop(stdin);
+    Ok(child.wait_with_output()?)
+}
+
+fn succeeds(output: &Output) -> Result<String> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(0),
+        "{}: {errors}",
+        output.status
+    );
+    Ok(String::from_utf8(output.stdout.clone())?)
+}
+
+fn rows(output: &Output) -> Result<Vec<Value>> {
+    let text = succeeds(output)?;
+    serde_json::from_str(&text).with_context(|| format!("not an array of objects: {text}"))
+}
+
+fn ingest_from_files_and_standard_input(site: &Site, leader: &Node) -> Result<()> {
+    let (first, second) = (site.path().join("one.csv"), site.path().join("two.csv"));
+    std::fs::write(&first, "id,word\n1,one\n2,NA\n")?;
+    std::fs::write(&second, "id,word\n3,three\n")?;
+    let (first, second) = (first.display().to_string(), second.display().to_string());
+    let arguments = [
+        "ingest", "-d", "d", "-t", "t", "--create", "--tag", "x", &first, &second,
+    ];
+    succeeds(&run(leader, &arguments, "")?)?;
+    let arguments = ["ingest", "-d", "d", "-t", "t", "--format", "jsonl", "-"];
+    succeeds(&run(
+        leader,
+        &arguments,
+        "{\"id\": 4, \"word\": \"four\"}\n",
+    )?)?;
+    let counted = run(
+        leader,
+        &[
+            "sql",
+            "-d",
+            "d",
+            "--format",
+            "csv",
+            "SELECT count(*) AS n FROM t",
+        ],
+        "",
+    )?;
+    assert_eq!(succeeds(&counted)?.trim(), "n\n4");
+    Ok(())
+}
+
+fn attach_show_and_detach(leader: &Node, follower: &Node) -> Result<()> {
+    succeeds(&run(
+        follower,
+        &[
+            "attach",
+            "--leader",
+            "leader",
+            "--database",
+            "d",
+            "--name",
+            "copy",
+        ],
+        "",
+    )?)?;
+    let arguments = [
+        "sql",
+        "-d",
+        "copy",
+        "--format",
+        "json",
+        "SELECT id FROM t ORDER BY id",
+    ];
+    let ids: Vec<_> = rows(&run(follower, &arguments, "")?)?
+        .iter()
+        .map(|row| row["id"].clone())
+        .collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+    for (node, what, word) in [
+        (leader, "databases", "ReadWrite"),
+        (follower, "databases", "ReadOnlyFollowing"),
+        (leader, "tables", "t"),
+        (follower, "extents", "t"),
+        (leader, "followers", "follower"),
+    ] {
+        let shown = succeeds(&run(node, &["show", what], "")?)?;
+        ensure!(shown.contains(word), "show {what}: {shown}");
+    }
+    succeeds(&run(follower, &["detach", "--name", "copy"], "")?)?;
+    let gone = run(follower, &["sql", "-d", "copy", "SELECT 1"], "")?;
+    assert_eq!(gone.status.code(), Some(1));
+    Ok(())
+}
+
+fn formats_of_an_answer(leader: &Node) -> Result<()> {
+    let ask = |format: &str| {
+        run(
+            leader,
+            &[
+                "sql",
+                "-d",
+                "d",
+                "--format",
+                format,
+                "SELECT id, word FROM t ORDER BY id",
+            ],
+            "",
+        )
+    };
+    let json = rows(&ask("json")?)?;
+    assert_eq!(json[0], serde_json::json!({"id": 1, "word": "one"}));
+    assert_eq!(json[1]["word"], Value::Null);
+    assert_eq!(
+        succeeds(&ask("csv")?)?,
+        "id,word\n1,one\n2,\n3,three\n4,four\n"
+    );
+    let table = succeeds(&ask("table")?)?;
+    ensure!(table.contains("word") && table.contains("three"), "{table}");
+    let arrow = ask("arrow")?;
+    ensure!(arrow.status.success());
+    let (_, batches) = read_stream(&arrow.stdout)?;
+    assert_eq!(
+        batches.iter().map(|batch| batch.num_rows()).sum::<usize>(),
+        4
+    );
+    let none = run(
+        leader,
+        &[
+            "sql",
+            "-d",
+            "d",
+            "--format",
+            "json",
+            "SELECT id FROM t WHERE id > 9",
+        ],
+        "",
+    )?;
+    assert_eq!(rows(&none)?, Vec::<Value>::new());
+    // Statements can also come from standard input.
+    let piped = run(
+        leader,
+        &["sql", "-d", "d", "--format", "json"],
+        "SELECT max(id) AS m FROM t;\n",
+    )?;
+    assert_eq!(rows(&piped)?, [serde_json::json!({"m": 4})]);
+    Ok(())
+}
+
+fn failures_have_a_status(leader: &Node) -> Result<()> {
+    for (arguments, status) in [
+        (&["sql", "-d", "d", "SELECT * FROM nowhere"][..], 1),
+        (&["sql", "-d", "missing", "SELECT 1"], 1),
+        (&["ingest", "-d", "d", "-t", "t", "/nowhere/at/all.csv"], 1),
+        (&["attach", "--leader", "x", "--database", "d"], 1),
+        (&["sql", "--format", "xml", "SELECT 1"], 2),
+        (&["ingest", "file-without-table.csv"], 2),
+        (&["show", "everything"], 2),
+        (&["no-such-command"], 2),
+    ] {
+        let output = run(leader, arguments, "")?;
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+        assert_eq!(
+            output.stdout, b"",
+            "{arguments:?}: what is wrong goes to standard error"
+        );
+        assert_ne!(output.stderr, b"", "{arguments:?}: says what is wrong");
+    }
+    let mut unreachable = program();
+    unreachable.args(["sql", "--url", "http://127.0.0.1:1", "SELECT 1"]);
+    let output = unreachable.output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("127.0.0.1:1"), "names the address: {said}");
+    Ok(())
+}
