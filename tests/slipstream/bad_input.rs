@@ -438,7 +438,7 @@ async fn a_query_ends_at_its_deadline_its_memory_limit_or_when_the_client_leaves
 
         let greedy = "SELECT array_agg(a.word || b.word) FROM t a, t b";
         let refused = leader.refused("d", greedy).await?;
-        assert_eq!(refused.status, 503, "{refused}");
+        assert_eq!(refused.code, "resources_exhausted", "{refused}");
         ensure!(
             refused.message.contains("memory"),
             "names the limit: {refused}"

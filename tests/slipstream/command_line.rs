@@ -102,7 +102,7 @@ fn attach_show_and_detach(leader: &Node, follower: &Node) -> Result<()> {
     let arguments = [
         "sql",
         "-d",
-        "copy",
+        "d",
         "--format",
         "json",
         "SELECT id FROM t ORDER BY id",
@@ -123,7 +123,7 @@ fn attach_show_and_detach(leader: &Node, follower: &Node) -> Result<()> {
         ensure!(shown.contains(word), "show {what}: {shown}");
     }
     succeeds(&run(follower, &["detach", "--name", "copy"], "")?)?;
-    let gone = run(follower, &["sql", "-d", "copy", "SELECT 1"], "")?;
+    let gone = run(follower, &["sql", "-d", "d", "SELECT 1"], "")?;
     assert_eq!(gone.status.code(), Some(1));
     Ok(())
 }

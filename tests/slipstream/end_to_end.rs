@@ -321,11 +321,7 @@ async fn two_followers_agree(site: &Site, leader: &Node, follower: &Node) -> Res
         .min_version(version)
         .send()
         .await?;
-    let second = other
-        .ask("shop_east", sql)
-        .min_version(version)
-        .send()
-        .await?;
+    let second = other.ask("shop", sql).min_version(version).send().await?;
     assert_eq!(first.version()?, second.version()?);
     assert_eq!(first.digest()?, second.digest()?);
     assert_eq!(first.text(), second.text());
@@ -443,10 +439,15 @@ async fn detaching_leaves_the_leader_alone(leader: &Node, follower: &Node) -> Re
             .await?,
         1
     );
-    follower.attach_as(leader, "shop", "again").await?;
+    let attachment = follower.attach_as(leader, "shop", "again").await?;
+    assert_eq!(
+        attachment["name"],
+        json!("again"),
+        "the configuration's name, not the database's"
+    );
     assert_eq!(
         follower
-            .count("again", "SELECT count(*) FROM item WHERE id = 10")
+            .count("shop", "SELECT count(*) FROM item WHERE id = 10")
             .await?,
         1
     );

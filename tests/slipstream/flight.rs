@@ -13,6 +13,7 @@ use arrow_flight::sql::{
     TableExistsOption, TableNotExistOption,
 };
 use futures::TryStreamExt;
+use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{Node, Site, Store};
@@ -33,6 +34,7 @@ async fn flight_sql_answers_on_leader_and_follower() -> Result<()> {
         follower.attach(&leader, "d").await?;
         follower.wait_for_version("d", version).await?;
         updates_are_for_the_leader(&leader, &follower).await?;
+        a_write_happens_once_even_if_its_answer_is_not_fetched(&leader).await?;
         for node in [&leader, &follower] {
             let mut flight = connect(node).await?;
             statements(&mut flight)
@@ -67,6 +69,20 @@ async fn fetch(flight: &mut Flight, info: FlightInfo) -> Result<RecordBatch> {
         batches.extend(stream.try_collect::<Vec<_>>().await?);
     }
     Ok(concat_batches(&schema, &batches)?)
+}
+
+/// What the first message of an answer says about the state that the rows come from.
+async fn freshness(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
+    let endpoint = info.endpoint.first().context("an endpoint")?;
+    let ticket = endpoint
+        .ticket
+        .clone()
+        .context("an endpoint has a ticket")?;
+    let mut request = tonic::Request::new(ticket);
+    request.metadata_mut().insert("database", "d".parse()?);
+    let mut messages = flight.inner_mut().do_get(request).await?.into_inner();
+    let first = messages.message().await?.context("a first message")?;
+    Ok(serde_json::from_slice(&first.app_metadata)?)
 }
 
 /// The texts of a column.
@@ -129,14 +145,41 @@ async fn updates_are_for_the_leader(leader: &Node, follower: &Node) -> Result<()
     follower.wait_for_version("d", version).await
 }
 
+/// Clients send `CREATE TABLE` as a query too, and many never fetch what it answers.
+async fn a_write_happens_once_even_if_its_answer_is_not_fetched(leader: &Node) -> Result<()> {
+    let mut flight = connect(leader).await?;
+    flight
+        .execute("CREATE TABLE unfetched (a BIGINT)".to_owned(), None)
+        .await?;
+    assert_eq!(
+        leader.count("d", "SELECT count(*) FROM unfetched").await?,
+        0
+    );
+    let info = flight
+        .execute("INSERT INTO unfetched VALUES (1)".to_owned(), None)
+        .await?;
+    for _ in 0..2 {
+        let batch = fetch(&mut flight, info.clone()).await?;
+        assert_eq!(texts(&batch, "rows")?, ["1"]);
+    }
+    let mut statement = flight
+        .prepare("INSERT INTO unfetched VALUES ($1)".into(), None)
+        .await?;
+    let value: ArrayRef = Arc::new(Int64Array::from(vec![2]));
+    statement.set_parameters(RecordBatch::try_from_iter([("$1", value)])?)?;
+    statement.execute().await?;
+    assert_eq!(leader.count("d", "SELECT sum(a) FROM unfetched").await?, 3);
+    Ok(())
+}
+
 async fn statements(flight: &mut Flight) -> Result<()> {
     let sql = "SELECT id, word FROM item ORDER BY id";
     let info = flight.execute(sql.to_owned(), None).await?;
-    let freshness = String::from_utf8_lossy(&info.app_metadata).into_owned();
-    for word in ["version", "digest"] {
+    let freshness = freshness(flight, &info).await?;
+    for name in ["database", "version", "digest", "last_contact", "lag_ms"] {
         ensure!(
-            freshness.contains(word),
-            "app_metadata tells the {word}: {freshness}"
+            !freshness[name].is_null(),
+            "app_metadata tells the {name}: {freshness}"
         );
     }
     let batch = fetch(flight, info).await?;

@@ -10,7 +10,10 @@ struct Arguments {
     follower: slipstream_follower::FollowerArgs,
 }
 
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    slipstream_frontend::runtime::exit(slipstream_follower::run(Arguments::parse().follower).await)
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    let result = slipstream_frontend::runtime::tokio()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(slipstream_follower::run(arguments.follower)));
+    slipstream_frontend::runtime::exit(result)
 }

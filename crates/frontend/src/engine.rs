@@ -117,7 +117,11 @@ pub struct Description {
 impl Description {
     /// Of a statement that changes something and takes no parameters.
     pub fn of_change(schema: SchemaRef) -> Self {
-        Self { schema, parameters: Schema::empty(), is_query: false }
+        Self {
+            schema,
+            parameters: Schema::empty(),
+            is_query: false,
+        }
     }
 }
 
@@ -140,7 +144,10 @@ pub enum IngestSource {
     /// Bytes that the client sends along.
     Body(BoxStream<'static, Result<Bytes, ServiceError>>),
     /// Arrow batches that the client sends along (Flight).
-    Batches(SchemaRef, BoxStream<'static, Result<arrow::array::RecordBatch, ServiceError>>),
+    Batches(
+        SchemaRef,
+        BoxStream<'static, Result<arrow::array::RecordBatch, ServiceError>>,
+    ),
     /// An object that the node reads: `s3://`, `az://`, `gs://`, `https://`, `file://`.
     Url(String),
 }
@@ -207,7 +214,11 @@ pub struct TextOptions {
 
 impl Default for TextOptions {
     fn default() -> Self {
-        Self { header: true, delimiter: b',', nulls: vec!["NA".into(), "NULL".into(), "null".into()] }
+        Self {
+            header: true,
+            delimiter: b',',
+            nulls: vec!["NA".into(), "NULL".into(), "null".into()],
+        }
     }
 }
 
@@ -326,9 +337,16 @@ impl Readiness {
         let waiting = databases.iter().find(|database| !database.ready);
         let reason = waiting.map(|database| match &database.suspension_state {
             Some(why) => format!("database '{}' stands still: {why}", database.name),
-            None => format!("database '{}' has not had its first synchronisation", database.name),
+            None => format!(
+                "database '{}' has not had its first synchronisation",
+                database.name
+            ),
         });
-        Self { ready: reason.is_none(), reason, databases }
+        Self {
+            ready: reason.is_none(),
+            reason,
+            databases,
+        }
     }
 }
 
@@ -346,4 +364,3 @@ pub struct DatabaseReadiness {
     /// Why it stands still, when it does.
     pub suspension_state: Option<String>,
 }
-

@@ -78,23 +78,33 @@ impl ErrorKind {
             Self::Conflict => (Code::FailedPrecondition, StatusCode::CONFLICT, "55000"),
             Self::ReadOnly => (Code::PermissionDenied, StatusCode::FORBIDDEN, "25006"),
             Self::Fenced => (Code::FailedPrecondition, StatusCode::CONFLICT, "57P04"),
-            Self::Stale => (Code::FailedPrecondition, StatusCode::PRECONDITION_FAILED, "55000"),
+            Self::Stale => (
+                Code::FailedPrecondition,
+                StatusCode::PRECONDITION_FAILED,
+                "55000",
+            ),
             Self::Unsupported => (Code::Unimplemented, StatusCode::NOT_IMPLEMENTED, "0A000"),
-            Self::ResourcesExhausted => {
-                (Code::ResourceExhausted, StatusCode::INSUFFICIENT_STORAGE, "53200")
-            }
-            Self::Overloaded => {
-                (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "53300")
-            }
+            Self::ResourcesExhausted => (
+                Code::ResourceExhausted,
+                StatusCode::INSUFFICIENT_STORAGE,
+                "53200",
+            ),
+            Self::Overloaded => (
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                "53300",
+            ),
             Self::DeadlineExceeded => {
                 (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, "57014")
             }
             Self::Cancelled => (Code::Cancelled, StatusCode::REQUEST_TIMEOUT, "57014"),
             Self::DataCorrupt => (Code::DataLoss, StatusCode::INTERNAL_SERVER_ERROR, "XX001"),
             Self::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "08006"),
-            Self::Full => {
-                (Code::ResourceExhausted, StatusCode::INSUFFICIENT_STORAGE, "53100")
-            }
+            Self::Full => (
+                Code::ResourceExhausted,
+                StatusCode::INSUFFICIENT_STORAGE,
+                "53100",
+            ),
             Self::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "XX000"),
         }
     }
@@ -126,7 +136,11 @@ pub struct ServiceError {
 impl ServiceError {
     /// An error with a stable code, such as `table_not_found`.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into() }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+        }
     }
 
     /// A defect of this program.
@@ -142,7 +156,10 @@ impl ServiceError {
     /// Says where it happened, in front of what happened.
     #[must_use]
     pub fn context(self, place: impl fmt::Display) -> Self {
-        Self { message: format!("{place}: {}", self.message), ..self }
+        Self {
+            message: format!("{place}: {}", self.message),
+            ..self
+        }
     }
 
     /// What kind of failure it is.
@@ -226,7 +243,10 @@ mod tests {
     fn every_kind_is_an_error_on_every_door() {
         for kind in ErrorKind::ALL {
             assert_ne!(kind.grpc(), Code::Ok, "{kind:?}");
-            assert!(kind.http().is_client_error() || kind.http().is_server_error(), "{kind:?}");
+            assert!(
+                kind.http().is_client_error() || kind.http().is_server_error(),
+                "{kind:?}"
+            );
             assert_eq!(kind.sqlstate().len(), 5, "{kind:?}");
         }
     }
@@ -237,7 +257,10 @@ mod tests {
         let status = Status::from(error.context("statement 1 of 2"));
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "statement 1 of 2: no table 't'");
-        let code = status.metadata().get("slipstream-error-code").expect("code");
+        let code = status
+            .metadata()
+            .get("slipstream-error-code")
+            .expect("code");
         assert_eq!(code, "table_not_found");
     }
 }

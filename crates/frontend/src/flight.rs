@@ -8,10 +8,12 @@ mod handle;
 mod ingest;
 mod request;
 mod stream;
+mod ticket;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
@@ -27,7 +29,6 @@ use arrow_flight::{
     Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
     PutResult, Ticket,
 };
-use arrow::datatypes::{Schema, SchemaRef};
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
@@ -89,28 +90,54 @@ impl FlightSql {
         timer.finish(&result);
         let answer = result?;
         let written = answer.rows_written;
-        let batches = answer.rows.collect_batches().await.map_err(ServiceError::from)?;
+        let batches = answer
+            .rows
+            .collect_batches()
+            .await
+            .map_err(ServiceError::from)?;
         let rows = written.unwrap_or_else(|| batches.iter().map(|b| b.num_rows() as u64).sum());
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))
     }
 
+    /// A query is only planned here, and run when its rows are fetched. A statement that writes
+    /// is run here: clients are not bound to fetch an answer that they have no use for.
     async fn info_of<T: ProstMessageExt>(
         &self,
         request: SqlRequest,
         ticket: T,
         descriptor: FlightDescriptor,
     ) -> Info {
-        let description = self.engine.describe(request).await?;
-        self.info(ticket, &description.schema, descriptor)
+        let description = self.engine.describe(request.clone()).await?;
+        if description.is_query {
+            return self.info(ticket, &description.schema, descriptor);
+        }
+        let timer = Timer::start("flight", "update");
+        let result = self.engine.execute(request).await;
+        timer.finish(&result);
+        let answer = result?;
+        let metadata = stream::describe(&answer);
+        let schema = answer.rows.schema();
+        let batches = answer
+            .rows
+            .collect_batches()
+            .await
+            .map_err(ServiceError::from)?;
+        let ticket = ticket::of_answer(&schema, &batches)?;
+        let mut info = self.info(ticket, &schema, descriptor)?;
+        info.get_mut().app_metadata = metadata;
+        Ok(info)
     }
 }
 
 fn one_batch(batch: Result<arrow::array::RecordBatch, arrow_flight::error::FlightError>) -> DoGet {
     let batch = batch.map_err(|error| Status::internal(error.to_string()))?;
-    let schema = batch.schema();
+    batches(batch.schema(), vec![batch])
+}
+
+fn batches(schema: SchemaRef, rows: Vec<arrow::array::RecordBatch>) -> DoGet {
     let stream = FlightDataEncoderBuilder::new()
         .with_schema(schema)
-        .build(futures::stream::iter([Ok(batch)]))
+        .build(futures::stream::iter(rows.into_iter().map(Ok)))
         .map_err(Status::from);
     Ok(Response::new(stream.boxed()))
 }
@@ -118,8 +145,9 @@ fn one_batch(batch: Result<arrow::array::RecordBatch, arrow_flight::error::Fligh
 /// An Arrow schema as the IPC message that prepared statements carry.
 fn schema_bytes(schema: &Schema) -> Result<prost::bytes::Bytes, Status> {
     let options = arrow::ipc::writer::IpcWriteOptions::default();
-    let message = arrow_flight::IpcMessage::try_from(arrow_flight::SchemaAsIpc::new(schema, &options))
-        .map_err(|error| Status::internal(error.to_string()))?;
+    let message =
+        arrow_flight::IpcMessage::try_from(arrow_flight::SchemaAsIpc::new(schema, &options))
+            .map_err(|error| Status::internal(error.to_string()))?;
     Ok(message.0)
 }
 
@@ -132,7 +160,10 @@ impl FlightSqlService for FlightSql {
         &self,
         _request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<FlightStream<HandshakeResponse>>, Status> {
-        let welcome = HandshakeResponse { protocol_version: 0, payload: Default::default() };
+        let welcome = HandshakeResponse {
+            protocol_version: 0,
+            payload: Default::default(),
+        };
         Ok(Response::new(futures::stream::iter([Ok(welcome)]).boxed()))
     }
 
@@ -142,7 +173,7 @@ impl FlightSqlService for FlightSql {
         request: Request<FlightDescriptor>,
     ) -> Info {
         let sql = request::sql(&request, query.query.clone())?;
-        let ticket = TicketStatementQuery { statement_handle: query.query.into() };
+        let ticket = ticket::of_query(&query.query);
         self.info_of(sql, ticket, request.into_inner()).await
     }
 
@@ -151,9 +182,10 @@ impl FlightSqlService for FlightSql {
         ticket: TicketStatementQuery,
         request: Request<Ticket>,
     ) -> DoGet {
-        let sql = String::from_utf8(ticket.statement_handle.to_vec())
-            .map_err(|_| Status::invalid_argument("the ticket is not one of this node's"))?;
-        self.stream(request::sql(&request, sql)?).await
+        match ticket::read(&ticket)? {
+            ticket::Content::Query(sql) => self.stream(request::sql(&request, sql)?).await,
+            ticket::Content::Answer(batch) => one_batch(Ok(batch)),
+        }
     }
 
     async fn do_put_statement_update(
@@ -169,7 +201,10 @@ impl FlightSqlService for FlightSql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let description = self.engine.describe(request::sql(&request, query.query.clone())?).await?;
+        let description = self
+            .engine
+            .describe(request::sql(&request, query.query.clone())?)
+            .await?;
         // A statement without rows has no columns to announce: clients then run it as an update.
         let dataset_schema = if description.is_query {
             schema_bytes(&description.schema)?
@@ -199,7 +234,9 @@ impl FlightSqlService for FlightSql {
         let handle = Handle::decode(&query.prepared_statement_handle)?;
         let parameters = handle::read_parameters(request.into_inner(), 1).await?;
         let handle = handle.with_parameters(parameters).encode();
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+        Ok(DoPutPreparedStatementResult {
+            prepared_statement_handle: Some(handle),
+        })
     }
 
     async fn get_flight_info_prepared_statement(
@@ -235,7 +272,12 @@ impl FlightSqlService for FlightSql {
         let handle = handle.with_parameters(parameters);
         let mut written = 0;
         for row in 0..handle.row_count().max(1) {
-            written += self.update(SqlRequest { parameters: handle.row(row)?, ..sql.clone() }).await?;
+            written += self
+                .update(SqlRequest {
+                    parameters: handle.row(row)?,
+                    ..sql.clone()
+                })
+                .await?;
         }
         Ok(written)
     }
@@ -247,7 +289,8 @@ impl FlightSqlService for FlightSql {
     ) -> Result<i64, Status> {
         let timer = Timer::start("flight", "ingest");
         let database = request::database(&request);
-        let result = ingest::of_command(&*self.engine, ticket, database, request.into_inner()).await;
+        let result =
+            ingest::of_command(&*self.engine, ticket, database, request.into_inner()).await;
         timer.finish(&result);
         let rows = result?.rows;
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))
@@ -321,7 +364,13 @@ impl FlightSqlService for FlightSql {
                 SchemaRef::new(Schema::empty())
             };
             builder
-                .append(catalog::CATALOG, &table.schema, &table.name, &table.kind, &schema)
+                .append(
+                    catalog::CATALOG,
+                    &table.schema,
+                    &table.name,
+                    &table.kind,
+                    &schema,
+                )
                 .map_err(|error| Status::internal(error.to_string()))?;
         }
         one_batch(builder.build())
@@ -374,9 +423,11 @@ impl FlightSql {
         let timer = Timer::start("flight", "ingest");
         let result = ingest::of_path(&*self.engine, request.into_inner()).await;
         timer.finish(&result);
-        let receipt = serde_json::to_vec(&result?)
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let answer = PutResult { app_metadata: receipt.into() };
+        let receipt =
+            serde_json::to_vec(&result?).map_err(|error| Status::internal(error.to_string()))?;
+        let answer = PutResult {
+            app_metadata: receipt.into(),
+        };
         Ok(Response::new(futures::stream::iter([Ok(answer)]).boxed()))
     }
 }

@@ -21,7 +21,10 @@ const SQL_BYTES_MAX: usize = 64 << 20;
 pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
     Router::new()
         .route("/", get(node::about))
-        .route("/v1/sql", post(sql::run).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)))
+        .route(
+            "/v1/sql",
+            post(sql::run).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)),
+        )
         .route(
             "/v1/ingest/{database}/{table}",
             post(ingest::run).layer(DefaultBodyLimit::disable()),

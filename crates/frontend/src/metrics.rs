@@ -9,8 +9,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::ServiceError;
 
 /// Seconds; from the cost of a catalog answer to the default deadline.
-const SECONDS_BUCKETS: [f64; 12] =
-    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 240.0];
+const SECONDS_BUCKETS: [f64; 12] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 240.0,
+];
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -25,18 +26,34 @@ pub(crate) fn install() {
 }
 
 fn describe() {
-    describe_counter!("slipstream_requests_total", "requests by door, operation and outcome");
-    describe_histogram!("slipstream_request_seconds", "time to the first row of an answer");
-    describe_counter!("slipstream_store_requests_total", "requests to the bucket by operation");
+    describe_counter!(
+        "slipstream_requests_total",
+        "requests by door, operation and outcome"
+    );
+    describe_histogram!(
+        "slipstream_request_seconds",
+        "time to the first row of an answer"
+    );
+    describe_counter!(
+        "slipstream_store_requests_total",
+        "requests to the bucket by operation"
+    );
     describe_counter!("slipstream_commits_total", "commits written");
     describe_histogram!("slipstream_commit_seconds", "time to make a commit durable");
-    describe_gauge!("slipstream_database_version", "version that is served, by database");
+    describe_gauge!(
+        "slipstream_database_version",
+        "version that is served, by database"
+    );
 }
 
 /// Everything gathered so far, in Prometheus' text format.
 pub(crate) fn render() -> String {
     install();
-    HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
+    HANDLE
+        .get()
+        .and_then(Option::as_ref)
+        .map(PrometheusHandle::render)
+        .unwrap_or_default()
 }
 
 /// A request that is being timed.
@@ -48,14 +65,25 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    #[expect(clippy::disallowed_methods, reason = "how long a request took decides nothing")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a request took decides nothing"
+    )]
     pub(crate) fn start(door: &'static str, operation: &'static str) -> Self {
-        Self { door, operation, started: Instant::now() }
+        Self {
+            door,
+            operation,
+            started: Instant::now(),
+        }
     }
 
     /// Counts the request, with what came of it.
     pub(crate) fn finish<T>(self, result: &Result<T, ServiceError>) {
-        let Self { door, operation, started } = self;
+        let Self {
+            door,
+            operation,
+            started,
+        } = self;
         let outcome = result.as_ref().map_or_else(ServiceError::code, |_| "ok");
         counter!(
             "slipstream_requests_total",

@@ -28,14 +28,22 @@ pub struct SystemClock {
     start: Instant,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where time comes in")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where time comes in"
+)]
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where time comes in")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where time comes in"
+)]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -52,6 +60,18 @@ impl Clock for SystemClock {
     }
 }
 
+/// Planning recurses into expressions: a query nested as deeply as the parser allows must fit.
+const STACK_BYTES: usize = 16 << 20;
+
+/// The threads that a node runs on.
+///
+/// # Errors
+/// When the operating system gives none.
+pub fn tokio() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_stack_size(STACK_BYTES).build()
+}
+
 /// Randomness seeded by the operating system. Not for secrets.
 pub fn entropy_from_os() -> Entropy {
     // The standard library seeds its hash maps from the operating system; so may we.
@@ -65,10 +85,15 @@ pub fn entropy_from_os() -> Entropy {
 pub fn init_telemetry(filter: &str, as_json: bool) -> Result<(), ServiceError> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| ServiceError::invalid(format!("--log '{filter}': {error}")))?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // Somebody may have installed one already, as tests do.
-    let _ = if as_json { subscriber.json().try_init() } else { subscriber.try_init() };
+    let _ = if as_json {
+        subscriber.json().try_init()
+    } else {
+        subscriber.try_init()
+    };
     crate::metrics::install();
     Ok(())
 }
@@ -78,9 +103,10 @@ pub fn shutdown_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let fires = token.clone();
     tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             tracing::error!("cannot listen for signals: only SIGKILL ends this process");
             return;
         };
@@ -104,7 +130,10 @@ pub async fn drain(tasks: &TaskTracker) {
     let all_ended = tasks.wait();
     tokio::pin!(all_ended);
     let mut left = DRAIN_TIMEOUT;
-    while tokio::time::timeout(DRAIN_REPORT_INTERVAL.min(left), &mut all_ended).await.is_err() {
+    while tokio::time::timeout(DRAIN_REPORT_INTERVAL.min(left), &mut all_ended)
+        .await
+        .is_err()
+    {
         left = left.saturating_sub(DRAIN_REPORT_INTERVAL);
         if left.is_zero() {
             tracing::warn!(tasks = tasks.len(), "leaving tasks that do not end");

@@ -78,7 +78,12 @@ impl NodeServer {
         let is_open = options.allow_remote_without_authentication;
         let (grpc, grpc_addr) = listen(options.grpc, "--grpc", is_open).await?;
         let (http, http_addr) = listen(options.http, "--http", is_open).await?;
-        Ok(Self { grpc, http, grpc_addr, http_addr })
+        Ok(Self {
+            grpc,
+            http,
+            grpc_addr,
+            http_addr,
+        })
     }
 
     /// Where gRPC listens.
@@ -118,18 +123,27 @@ impl NodeServer {
                 TcpIncoming::from(self.grpc),
                 shutdown.clone().cancelled_owned(),
             );
-        let http = axum::serve(self.http, http::router(engine).into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let http = axum::serve(
+            self.http,
+            http::router(engine).into_make_service_with_connect_info::<SocketAddr>(),
+        )
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let both = async {
             let failed = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Serve(error);
             tokio::try_join!(
                 async { grpc.await.map_err(|error| failed(error.into())) },
-                async { http.into_future().await.map_err(|error| failed(error.into())) }
+                async {
+                    http.into_future()
+                        .await
+                        .map_err(|error| failed(error.into()))
+                }
             )
         };
         let late = async {
             shutdown.cancelled().await;
-            tokio::time::timeout(GRACE, std::future::pending::<()>()).await.ok();
+            tokio::time::timeout(GRACE, std::future::pending::<()>())
+                .await
+                .ok();
         };
         let result = tokio::select! {
             result = both => result.map(drop),
@@ -154,7 +168,11 @@ async fn listen(
         }
         tracing::warn!(%address, "listening for other machines without authentication");
     }
-    let fail = |source| ServeError::Bind { address, flag, source };
+    let fail = |source| ServeError::Bind {
+        address,
+        flag,
+        source,
+    };
     let listener = TcpListener::bind(address).await.map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
     Ok((listener, bound))
@@ -172,7 +190,9 @@ fn reflection_v1() -> Result<
     >,
     ServeError,
 > {
-    reflection().build_v1().map_err(|error| ServeError::Serve(error.into()))
+    reflection()
+        .build_v1()
+        .map_err(|error| ServeError::Serve(error.into()))
 }
 
 fn reflection_v1alpha() -> Result<
@@ -181,7 +201,9 @@ fn reflection_v1alpha() -> Result<
     >,
     ServeError,
 > {
-    reflection().build_v1alpha().map_err(|error| ServeError::Serve(error.into()))
+    reflection()
+        .build_v1alpha()
+        .map_err(|error| ServeError::Serve(error.into()))
 }
 
 /// Keeps the gRPC health service (`""`, the whole server) in step with readiness.

@@ -179,14 +179,19 @@ impl NodeArgs {
             Some(path) => read_file(path, own_keys)?,
             None => Default::default(),
         };
-        let cluster = self.cluster.or(file.cluster).unwrap_or_else(|| role.to_string());
+        let cluster = self
+            .cluster
+            .or(file.cluster)
+            .unwrap_or_else(|| role.to_string());
         let cluster = ClusterName::new(cluster).map_err(|e| SettingsError(e.to_string()))?;
         let root = PathBuf::from(DEFAULT_ROOT);
         let bucket = self
             .bucket
             .or(file.bucket)
             .unwrap_or_else(|| root.join("bucket").to_string_lossy().into_owned());
-        let bucket = bucket.parse().map_err(|e| SettingsError(format!("--bucket: {e}")))?;
+        let bucket = bucket
+            .parse()
+            .map_err(|e| SettingsError(format!("--bucket: {e}")))?;
         let ports = match role {
             NodeRole::Leader => (7410, 7411),
             NodeRole::Follower => (7420, 7421),
@@ -197,15 +202,23 @@ impl NodeArgs {
             .or(file.query_concurrency)
             .unwrap_or(DEFAULT_QUERY_CONCURRENCY);
         if query_concurrency == 0 {
-            return Err(SettingsError("--query-concurrency: at least 1 is needed".into()));
+            return Err(SettingsError(
+                "--query-concurrency: at least 1 is needed".into(),
+            ));
         }
         let settings = NodeSettings {
-            data_dir: self.data_dir.or(file.data_dir).unwrap_or(root.join(cluster.as_str())),
+            data_dir: self
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or(root.join(cluster.as_str())),
             cluster,
             bucket,
             grpc: self.grpc.or(file.grpc).unwrap_or(loopback(ports.0)),
             http: self.http.or(file.http).unwrap_or(loopback(ports.1)),
-            location: self.location.or(file.location).unwrap_or_else(|| "local".into()),
+            location: self
+                .location
+                .or(file.location)
+                .unwrap_or_else(|| "local".into()),
             query_memory_bytes: self
                 .query_memory
                 .or(file.query_memory)
@@ -268,7 +281,8 @@ mod tests {
     }
 
     fn resolve(args: NodeArgs) -> Result<NodeSettings, SettingsError> {
-        args.resolve(NodeRole::Follower, &["leader"]).map(|(settings, _)| settings)
+        args.resolve(NodeRole::Follower, &["leader"])
+            .map(|(settings, _)| settings)
     }
 
     #[test]
@@ -277,12 +291,18 @@ mod tests {
         assert_eq!(settings.cluster.as_str(), "follower");
         assert_eq!(settings.grpc.port(), 7420);
         assert_eq!(settings.data_dir, PathBuf::from("slipstream-data/follower"));
-        assert!(settings.bucket.to_string().ends_with("slipstream-data/bucket"));
+        assert!(
+            settings
+                .bucket
+                .to_string()
+                .ends_with("slipstream-data/bucket")
+        );
     }
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file = file("cluster = 'a'\nlocation = 'north'\nquery-timeout = '7s'\nleader = ['x=y']");
+        let file =
+            file("cluster = 'a'\nlocation = 'north'\nquery-timeout = '7s'\nleader = ['x=y']");
         let args = NodeArgs {
             cluster: Some("b".into()),
             config: Some(file.path().to_owned()),
@@ -297,7 +317,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_by_name() {
         let file = file("clutser = 'a'");
-        let args = NodeArgs { config: Some(file.path().to_owned()), ..NodeArgs::default() };
+        let args = NodeArgs {
+            config: Some(file.path().to_owned()),
+            ..NodeArgs::default()
+        };
         let error = resolve(args).expect_err("unknown key");
         assert!(error.to_string().contains("clutser"), "{error}");
     }

@@ -27,6 +27,10 @@ const CHECKPOINT_EVERY: u64 = 64;
 /// it commits or looks, a stale leader does no harm: it only sends heartbeats of an old version.
 const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A client waits this long for a commit whose outcome the store does not tell. The writer itself
+/// goes on until it knows; nothing else is committed before.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a cluster is opened with.
 #[derive(Debug, Clone)]
 pub struct ClusterContext {
@@ -244,10 +248,11 @@ impl Cluster {
     /// # Errors
     /// When the change is refused, or this leader was fenced.
     pub async fn commit(&self, op: ClusterOp) -> Result<(), ServiceError> {
-        self.catalog
-            .commit(vec![op])
+        let committing = tokio::time::timeout(COMMIT_PATIENCE, self.catalog.commit(vec![op]));
+        committing
             .await
-            .map(|_| ())
+            .map_err(|_| outcome_unknown())?
+            .map(drop)
             .map_err(commit_error)
     }
 
@@ -308,9 +313,11 @@ impl Cluster {
         database: DatabaseId,
         ops: Vec<DatabaseOp>,
     ) -> Result<Committed, ServiceError> {
-        self.writer(database)?
-            .commit(ops)
+        let writer = self.writer(database)?;
+        let committing = tokio::time::timeout(COMMIT_PATIENCE, writer.commit(ops));
+        committing
             .await
+            .map_err(|_| outcome_unknown())?
             .map_err(commit_error)
     }
 
@@ -384,6 +391,17 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
             }
         }
     }
+}
+
+fn outcome_unknown() -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Unavailable,
+        "outcome_unknown",
+        format!(
+            "the bucket does not answer: after {COMMIT_PATIENCE:?} it is not known whether this was \
+             committed. Look before you send it again"
+        ),
+    )
 }
 
 /// What a refused or failed commit means to a client.

@@ -10,7 +10,10 @@ struct Arguments {
     leader: slipstream_leader::LeaderArgs,
 }
 
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    slipstream_frontend::runtime::exit(slipstream_leader::run(Arguments::parse().leader).await)
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    let result = slipstream_frontend::runtime::tokio()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(slipstream_leader::run(arguments.leader)));
+    slipstream_frontend::runtime::exit(result)
 }

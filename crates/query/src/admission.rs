@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::{QueryError, QueryErrorKind};
 
@@ -35,13 +36,13 @@ impl Admission {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// When too many wait already, or the deadline passes.
-    pub(crate) async fn admit(&self, deadline: Instant) -> Result<Slot, QueryError> {
+    /// When too many wait already, or the time is over.
+    pub(crate) async fn admit(&self, remaining: Duration) -> Result<Slot, QueryError> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(Slot(permit));
         }
         let _place = Place::take(self)?;
-        let acquired = timeout_at(deadline, Arc::clone(&self.running).acquire_owned()).await;
+        let acquired = timeout(remaining, Arc::clone(&self.running).acquire_owned()).await;
         match acquired {
             Ok(Ok(permit)) => Ok(Slot(permit)),
             Ok(Err(_)) => Err(QueryError::new(
@@ -86,12 +87,10 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> Duration {
+        Duration::from_secs(60)
     }
 
     #[tokio::test]
@@ -117,7 +116,7 @@ mod tests {
         let admission = Admission::new(1, 1);
         let _first = admission.admit(soon()).await.expect("free");
         let error = admission
-            .admit(Instant::now())
+            .admit(Duration::from_millis(1))
             .await
             .expect_err("never free");
         assert_eq!(error.kind(), QueryErrorKind::DeadlineExceeded);

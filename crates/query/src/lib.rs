@@ -30,6 +30,7 @@
 
 mod admission;
 mod counters;
+mod deadline;
 mod error;
 mod log;
 mod namespace;

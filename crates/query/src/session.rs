@@ -15,12 +15,13 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::executor::block_on;
-use tokio::time::Instant;
 
+use crate::admission::Slot;
+use crate::deadline::Deadline;
 use crate::log::QueryEntry;
 use crate::namespace::{CATALOG, Catalogs, NO_DATABASE, Namespace};
 use crate::statement::{self, Class};
-use crate::stream::{Execution, deadline_exceeded};
+use crate::stream::Execution;
 use crate::system::SystemSchema;
 use crate::table::ResolveScans;
 use crate::{
@@ -263,9 +264,8 @@ impl QuerySession {
         let entry = runtime
             .log
             .begin(id, info.database, &info.text, info.client);
-        let timeout = runtime.timeout(info.timeout);
-        let deadline = Instant::now() + timeout;
-        match self.prepare(&plan, &entry, deadline, timeout).await {
+        let deadline = Deadline::new(Arc::clone(&runtime.clock), runtime.timeout(info.timeout));
+        match self.prepare(&plan, &entry, &deadline).await {
             Ok((physical, slot, state)) => {
                 let schema = output_schema(&plan, &physical.schema());
                 let execution = Execution {
@@ -273,7 +273,6 @@ impl QuerySession {
                     plan: physical,
                     schema,
                     deadline,
-                    timeout,
                     entry,
                     slot,
                     store: Arc::clone(&runtime.scans.access.store),
@@ -291,16 +290,13 @@ impl QuerySession {
         &self,
         plan: &LogicalPlan,
         entry: &QueryEntry,
-        deadline: Instant,
-        timeout: Duration,
-    ) -> Result<(Arc<dyn ExecutionPlan>, crate::admission::Slot, SessionState), QueryError> {
-        let slot = self.runtime.admission.admit(deadline).await?;
+        deadline: &Deadline,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Slot, SessionState), QueryError> {
+        let slot = self.runtime.admission.admit(deadline.remaining()).await?;
         entry.run();
         let state = self.query_state(entry);
         let physical = stack::on_large_stack(|| Ok(block_on(state.create_physical_plan(plan))?))?;
-        if Instant::now() >= deadline {
-            return Err(deadline_exceeded(timeout));
-        }
+        deadline.check()?;
         Ok((physical, slot, state))
     }
 

@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -16,12 +15,12 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt, Stream, StreamExt};
 use object_store::ObjectStore;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::admission::Slot;
 use crate::counters::{QueryCounters, QueryStatistics};
+use crate::deadline::Deadline;
 use crate::error::is_decoding_failure;
 use crate::log::QueryEntry;
 use crate::table::check_extents;
@@ -156,9 +155,7 @@ pub(crate) struct Execution {
     pub(crate) context: Arc<TaskContext>,
     /// The columns that the client was told of.
     pub(crate) schema: SchemaRef,
-    pub(crate) deadline: Instant,
-    /// How long the query may take in all, for the error that says so.
-    pub(crate) timeout: Duration,
+    pub(crate) deadline: Deadline,
     pub(crate) entry: QueryEntry,
     pub(crate) slot: Slot,
     /// Where extents are, for when one turns out to be damaged.
@@ -188,13 +185,13 @@ impl Execution {
     }
 
     async fn run(self, sender: mpsc::Sender<Message>) {
-        let finished = AssertUnwindSafe(self.send_batches(&sender))
-            .catch_unwind()
-            .await;
-        let result = match finished {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(failure)) => Err(self.explain(failure).await),
-            Err(panic) => Err(self.explain(Failure::Panic(panic_message(&*panic))).await),
+        // Batches that are always ready do not keep the timeout from looking: sending yields.
+        let work = AssertUnwindSafe(self.send_batches(&sender)).catch_unwind();
+        let result = match self.deadline.hold(work).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(failure))) => Err(self.explain(failure).await),
+            Ok(Err(panic)) => Err(self.explain(Failure::Panic(panic_message(&*panic))).await),
+            Err(too_late) => Err(too_late),
         };
         // Memory and slot are given back before anybody is told: a client that reads slowly must
         // not keep the next query waiting.
@@ -222,27 +219,15 @@ impl Execution {
 
     async fn send_batches(&self, sender: &mpsc::Sender<Message>) -> Result<(), Failure> {
         let mut batches = execute_stream(Arc::clone(&self.plan), Arc::clone(&self.context))?;
-        loop {
-            let next = timeout_at(self.deadline, batches.next()).await;
-            let Some(batch) = next.map_err(|_| self.too_late())? else {
-                return Ok(());
-            };
-            // A plan that always has the next batch ready never lets the timeout look.
-            if Instant::now() >= self.deadline {
-                return Err(self.too_late());
-            }
+        while let Some(batch) = batches.next().await {
             let batch = conform(batch?, &self.schema)?;
             self.entry.counters().add_rows(batch.num_rows());
-            let sent = timeout_at(self.deadline, sender.send(Message::Batch(batch))).await;
-            if sent.map_err(|_| self.too_late())?.is_err() {
+            if sender.send(Message::Batch(batch)).await.is_err() {
                 let message = "the client went away";
                 return Err(QueryError::new(QueryErrorKind::Cancelled, message).into());
             }
         }
-    }
-
-    fn too_late(&self) -> Failure {
-        deadline_exceeded(self.timeout).into()
+        Ok(())
     }
 
     /// What to tell the client. Bytes that make no sense are traced to the extent they came from.
@@ -255,7 +240,7 @@ impl Execution {
         if is_suspicious {
             let opened = self.entry.counters().opened();
             let check = check_extents(self.store.as_ref(), &opened);
-            if let Ok(Some(fault)) = timeout_at(self.deadline, check).await {
+            if let Ok(Some(fault)) = self.deadline.hold(check).await {
                 tracing::error!(query = %self.entry.id(), %fault, "an extent is damaged");
                 return QueryError::from(&fault);
             }
@@ -270,14 +255,6 @@ impl Execution {
             }
         }
     }
-}
-
-pub(crate) fn deadline_exceeded(timeout: Duration) -> QueryError {
-    let message = format!(
-        "the query took longer than the {timeout:?} it may take: ask for less, or allow it more \
-         time"
-    );
-    QueryError::new(QueryErrorKind::DeadlineExceeded, message)
 }
 
 enum Failure {

@@ -1,4 +1,12 @@
 //! Claims about queries, over a bucket in memory.
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a world may hold a single extent"
+)]
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges, of which there is one"
+)]
 
 mod answers;
 mod faults;

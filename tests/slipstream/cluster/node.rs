@@ -86,7 +86,7 @@ impl Node {
             .args(["--grpc", &self.grpc, "--http", &self.http])
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .env("SLIPSTREAM_LOG", "info")
+            .envs([("SLIPSTREAM_LOG", "info"), ("NO_COLOR", "1")])
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -153,7 +153,7 @@ impl Node {
         self.attach_as(leader, database, database).await
     }
 
-    /// Attaches a database under another name, and waits until it is served.
+    /// Attaches a database by a configuration of that name, and waits until it is served.
     pub(crate) async fn attach_as(
         &self,
         leader: &Node,

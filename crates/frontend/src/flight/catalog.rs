@@ -56,7 +56,11 @@ pub(super) async fn schema_of(
     table: &Table,
 ) -> Result<SchemaRef, Status> {
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let sql = format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name));
+    let sql = format!(
+        "SELECT * FROM {}.{}",
+        quote(&table.schema),
+        quote(&table.name)
+    );
     Ok(engine.describe(request::sql(request, sql)?).await?.schema)
 }
 
@@ -70,17 +74,29 @@ async fn rows(
     sql.database = None;
     let batches = engine.execute(sql).await?.rows.collect_batches().await;
     let batches = batches.map_err(ServiceError::from)?;
-    Ok(batches.iter().map(texts).collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(batches
+        .iter()
+        .map(texts)
+        .collect::<Result<Vec<_>, _>>()?
+        .concat())
 }
 
 fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Status> {
-    let columns = batch.columns().iter().map(|column| cast(column, &DataType::Utf8));
-    let columns: Vec<_> =
-        columns.collect::<Result<_, _>>().map_err(|error| Status::internal(error.to_string()))?;
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| cast(column, &DataType::Utf8));
+    let columns: Vec<_> = columns
+        .collect::<Result<_, _>>()
+        .map_err(|error| Status::internal(error.to_string()))?;
     let row = |row: usize| {
         let value = |column: &arrow::array::ArrayRef| {
             let column = column.as_string::<i32>();
-            if column.is_null(row) { String::new() } else { column.value(row).to_owned() }
+            if column.is_null(row) {
+                String::new()
+            } else {
+                column.value(row).to_owned()
+            }
         };
         columns.iter().map(value).collect()
     };
@@ -94,7 +110,10 @@ pub(super) fn sql_info(identity: &NodeIdentity) -> Result<SqlInfoData, Status> {
     builder.append(SqlInfo::FlightSqlServerName, name.as_str());
     builder.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     builder.append(SqlInfo::FlightSqlServerArrowVersion, "1.3");
-    builder.append(SqlInfo::FlightSqlServerReadOnly, identity.role == NodeRole::Follower);
+    builder.append(
+        SqlInfo::FlightSqlServerReadOnly,
+        identity.role == NodeRole::Follower,
+    );
     builder.append(SqlInfo::FlightSqlServerSql, true);
     builder.append(SqlInfo::FlightSqlServerSubstrait, false);
     builder.append(SqlInfo::FlightSqlServerCancel, false);
@@ -111,5 +130,7 @@ pub(super) fn sql_info(identity: &NodeIdentity) -> Result<SqlInfoData, Status> {
     builder.append(SqlInfo::SqlDdlCatalog, false);
     builder.append(SqlInfo::SqlDdlSchema, false);
     builder.append(SqlInfo::SqlDdlTable, identity.role == NodeRole::Leader);
-    builder.build().map_err(|error| Status::internal(error.to_string()))
+    builder
+        .build()
+        .map_err(|error| Status::internal(error.to_string()))
 }

@@ -30,7 +30,10 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn new(sql: String) -> Self {
-        Self { sql, parameters: None }
+        Self {
+            sql,
+            parameters: None,
+        }
     }
 
     pub(super) fn with_parameters(self, parameters: Option<RecordBatch>) -> Self {
@@ -76,7 +79,8 @@ impl Handle {
         let parameters = if rest.is_empty() {
             None
         } else {
-            let mut reader = StreamReader::try_new(Cursor::new(rest), None).map_err(|_| garbled())?;
+            let mut reader =
+                StreamReader::try_new(Cursor::new(rest), None).map_err(|_| garbled())?;
             reader.next().transpose().map_err(|_| garbled())?
         };
         Ok(Self { sql, parameters })
@@ -99,12 +103,15 @@ pub(super) async fn read_parameters(
             )));
         }
     }
-    let Some(first) = bound.first() else { return Ok(None) };
+    let Some(first) = bound.first() else {
+        return Ok(None);
+    };
     if first.num_columns() == 0 {
         return Ok(None);
     }
     let all = arrow::compute::concat_batches(&first.schema(), &bound);
-    all.map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
+    all.map(Some)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 #[cfg(test)]
@@ -124,19 +131,32 @@ mod tests {
         ]);
         let batch = RecordBatch::try_new(
             Arc::new(schema),
-            vec![Arc::new(Int64Array::from(vec![7])), Arc::new(StringArray::from(vec!["ü"]))],
+            vec![
+                Arc::new(Int64Array::from(vec![7])),
+                Arc::new(StringArray::from(vec!["ü"])),
+            ],
         )
         .expect("valid");
         let handle = Handle::new("SELECT $1, $2".into()).with_parameters(Some(batch.clone()));
         let decoded = Handle::decode(&handle.encode()).expect("whole");
         assert_eq!(decoded.sql(), "SELECT $1, $2");
         assert_eq!(decoded.parameters, Some(batch));
-        assert_eq!(Handle::decode(&Handle::new("x".into()).encode()).expect("whole").row_count(), 0);
+        assert_eq!(
+            Handle::decode(&Handle::new("x".into()).encode())
+                .expect("whole")
+                .row_count(),
+            0
+        );
     }
 
     #[test]
     fn garbage_is_refused() {
-        for bytes in [&b""[..], b"\x05\0\0\0ab", b"\x01\0\0\0\xff", b"\x01\0\0\0aXX"] {
+        for bytes in [
+            &b""[..],
+            b"\x05\0\0\0ab",
+            b"\x01\0\0\0\xff",
+            b"\x01\0\0\0aXX",
+        ] {
             assert!(Handle::decode(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use arrow_flight::sql::server::PeekableFlightDataStream;
+use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
@@ -21,18 +21,30 @@ pub(super) async fn of_command(
     batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
     let unsupported = |what: &str| {
-        Err(ServiceError::new(ErrorKind::Unsupported, "unsupported", format!("{what} is not supported")))
+        Err(ServiceError::new(
+            ErrorKind::Unsupported,
+            "unsupported",
+            format!("{what} is not supported"),
+        ))
     };
     if command.temporary {
         return unsupported("ingestion into a temporary table");
     }
     if command.transaction_id.is_some() {
-        return unsupported("ingestion as part of a transaction: an ingest is one commit of its own");
+        return unsupported(
+            "ingestion as part of a transaction: an ingest is one commit of its own",
+        );
     }
     let table_mode = mode_of(&command)?;
-    let database = command.schema.filter(|schema| !schema.is_empty()).or(database).ok_or_else(|| {
-        ServiceError::invalid("no database is named: set the call header 'database' or the db_schema")
-    })?;
+    let database = command
+        .schema
+        .filter(|schema| !schema.is_empty())
+        .or(database)
+        .ok_or_else(|| {
+            ServiceError::invalid(
+                "no database is named: set the call header 'database' or the db_schema",
+            )
+        })?;
     ingest(engine, database, command.table, table_mode, batches).await
 }
 
@@ -79,7 +91,8 @@ async fn ingest(
     table_mode: TableMode,
     batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
-    let broken = |error: FlightError| ServiceError::invalid(format!("the stream broke off: {error}"));
+    let broken =
+        |error: FlightError| ServiceError::invalid(format!("the stream broke off: {error}"));
     let mut batches =
         FlightRecordBatchStream::new_from_flight_data(batches.map_err(FlightError::from));
     // The schema comes with the first message, which is read with the first batch.
@@ -88,7 +101,9 @@ async fn ingest(
         .schema()
         .cloned()
         .ok_or_else(|| ServiceError::invalid("the stream has no schema"))?;
-    let rows = stream::iter(first.map(Ok)).chain(batches.map_err(broken)).boxed();
+    let rows = stream::iter(first.map(Ok))
+        .chain(batches.map_err(broken))
+        .boxed();
     let request = IngestRequest {
         source_name: format!("batches for {table}"),
         database,

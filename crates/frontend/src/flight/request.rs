@@ -8,7 +8,10 @@ use tonic::{Request, Status};
 use crate::SqlRequest;
 
 fn header<'a, T>(request: &'a Request<T>, name: &str) -> Option<&'a str> {
-    request.metadata().get(name).and_then(|value| value.to_str().ok())
+    request
+        .metadata()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
 }
 
 fn parsed<T, V>(request: &Request<T>, name: &str) -> Result<Option<V>, Status>
@@ -38,7 +41,9 @@ pub(super) fn sql<T>(request: &Request<T>, sql: String) -> Result<SqlRequest, St
         when_stale: parsed::<_, WhenStale>(request, "slipstream-when-stale")?.unwrap_or_default(),
     };
     let timeout: Option<humantime::Duration> = parsed(request, "slipstream-timeout")?;
-    let peer = request.remote_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+    let peer = request
+        .remote_addr()
+        .map_or_else(|| "?".to_owned(), |peer| peer.to_string());
     Ok(SqlRequest {
         database: database(request),
         sql,

@@ -37,11 +37,18 @@ impl AnswerFormat {
 
     /// The first type of the `Accept` header that can be given; JSON when it takes anything.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ServiceError> {
-        let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
+        let Some(accept) = headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+        else {
             return Ok(Self::Json);
         };
         let wanted = accept.split(',').map(|part| {
-            part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+            part.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
         });
         for wanted in wanted {
             if matches!(wanted.as_str(), "*/*" | "application/*") {
@@ -85,11 +92,16 @@ impl Encoder {
                         ),
                     ));
                 }
-                Self::Csv { header: true, schema }
+                Self::Csv {
+                    header: true,
+                    schema,
+                }
             }
             AnswerFormat::Arrow => {
                 let writer = StreamWriter::try_new(Vec::new(), &schema);
-                Self::Arrow(Box::new(writer.map_err(|e| ServiceError::internal(e.to_string()))?))
+                Self::Arrow(Box::new(
+                    writer.map_err(|e| ServiceError::internal(e.to_string()))?,
+                ))
             }
         })
     }
@@ -105,7 +117,9 @@ impl Encoder {
             Done,
         }
         futures::stream::unfold(Step::Rows(self, Box::pin(rows)), |step| async move {
-            let Step::Rows(mut encoder, mut rows) = step else { return None };
+            let Step::Rows(mut encoder, mut rows) = step else {
+                return None;
+            };
             let chunk = match rows.next().await {
                 Some(Ok(batch)) => encoder.batch(&batch),
                 Some(Err(error)) => {
@@ -164,7 +178,10 @@ impl Encoder {
             Self::Json { has_rows: true } => Ok(b"]\n".to_vec()),
             Self::Json { has_rows: false } => Ok(b"[]\n".to_vec()),
             Self::JsonLines | Self::Csv { header: false, .. } => Ok(Vec::new()),
-            Self::Csv { header: true, schema } => csv_chunk(&RecordBatch::new_empty(schema), true),
+            Self::Csv {
+                header: true,
+                schema,
+            } => csv_chunk(&RecordBatch::new_empty(schema), true),
             Self::Arrow(mut writer) => {
                 writer.finish()?;
                 Ok(std::mem::take(writer.get_mut()))
@@ -175,7 +192,10 @@ impl Encoder {
 
 fn csv_chunk(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {
     let mut chunk = Vec::new();
-    csv::WriterBuilder::new().with_header(header).build(&mut chunk).write(batch)?;
+    csv::WriterBuilder::new()
+        .with_header(header)
+        .build(&mut chunk)
+        .write(batch)?;
     Ok(chunk)
 }
 

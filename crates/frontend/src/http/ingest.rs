@@ -82,7 +82,11 @@ fn set(request: &mut IngestRequest, name: &str, value: &str) -> Result<(), Servi
             });
         }
         "create" => {
-            let mode = if flag()? { TableMode::CreateOrAppend } else { TableMode::Append };
+            let mode = if flag()? {
+                TableMode::CreateOrAppend
+            } else {
+                TableMode::Append
+            };
             request.table_mode = mode;
         }
         "creation_time" => request.creation_time = Some(value.parse().map_err(|e| fail(&e))?),

@@ -31,14 +31,21 @@ pub(super) async fn health() -> &'static str {
 
 pub(super) async fn ready(State(engine): State<Arc<dyn Engine>>) -> Response {
     let readiness = engine.readiness();
-    let status =
-        if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(readiness)).into_response()
 }
 
 pub(super) async fn metrics() -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], crate::metrics::render()).into_response()
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        crate::metrics::render(),
+    )
+        .into_response()
 }
 
 pub(super) async fn attachments(State(engine): State<Arc<dyn Engine>>) -> Json<Vec<Attachment>> {

@@ -52,7 +52,12 @@ async fn answer(
     request: SqlRequest,
     format: AnswerFormat,
 ) -> Result<Response, ServiceError> {
-    let Answer { mut rows, freshness, answered_at, .. } = engine.execute(request).await?;
+    let Answer {
+        mut rows,
+        freshness,
+        answered_at,
+        ..
+    } = engine.execute(request).await?;
     let schema = rows.schema();
     let query_id = rows.query_id();
     // The first batch, or the failure before it, decides the status; after it only the broken
@@ -63,7 +68,10 @@ async fn answer(
 
     let mut response = Response::new(Body::from_stream(stream));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
     let mut set = |name: &'static str, value: String| {
         // A database may be called something that no header can hold; it is in the request too.
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -77,9 +85,15 @@ async fn answer(
         let lag = freshness.staleness(answered_at);
         set("slipstream-version", freshness.version.to_string());
         set("slipstream-digest", freshness.digest.to_string());
-        set("slipstream-last-contact", freshness.last_contact.to_string());
+        set(
+            "slipstream-last-contact",
+            freshness.last_contact.to_string(),
+        );
         set("slipstream-lag-ms", lag.as_millis().to_string());
-        set("slipstream-versions-behind", freshness.versions_behind.to_string());
+        set(
+            "slipstream-versions-behind",
+            freshness.versions_behind.to_string(),
+        );
         set("slipstream-database", freshness.database);
     }
     Ok(response)
@@ -91,16 +105,29 @@ fn parse(
     body: &[u8],
     peer: SocketAddr,
 ) -> Result<SqlRequest, ServiceError> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let is_sql = content_type.is_some_and(|content_type| {
         content_type.starts_with("text/plain") || content_type.starts_with("application/sql")
     });
-    let mut given = if is_sql { of_sql(query, body)? } else { of_json(body)? };
-    let from_header = |name: &str| {
-        headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned)
+    let mut given = if is_sql {
+        of_sql(query, body)?
+    } else {
+        of_json(body)?
     };
-    given.database = given.database.or_else(|| from_header("slipstream-database"));
-    given.max_staleness = given.max_staleness.or_else(|| from_header("slipstream-max-staleness"));
+    let from_header = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned)
+    };
+    given.database = given
+        .database
+        .or_else(|| from_header("slipstream-database"));
+    given.max_staleness = given
+        .max_staleness
+        .or_else(|| from_header("slipstream-max-staleness"));
     if given.min_version.is_none() {
         given.min_version = parse_with("min_version", from_header("slipstream-min-version"))?;
     }
@@ -109,8 +136,14 @@ fn parse(
     }
     Ok(SqlRequest {
         database: given.database.filter(|name| !name.is_empty()),
-        sql: given.sql.ok_or_else(|| ServiceError::invalid("the body has no \"sql\""))?,
-        parameters: given.parameters.map(parameters).transpose()?.unwrap_or_default(),
+        sql: given
+            .sql
+            .ok_or_else(|| ServiceError::invalid("the body has no \"sql\""))?,
+        parameters: given
+            .parameters
+            .map(parameters)
+            .transpose()?
+            .unwrap_or_default(),
         freshness: FreshnessRequirement {
             min_version: given.min_version.map(Version::new),
             max_staleness: duration("max_staleness", given.max_staleness)?,
@@ -149,7 +182,8 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     let parse = |text: String| {
-        text.parse().map_err(|error| ServiceError::invalid(format!("{name} '{text}': {error}")))
+        text.parse()
+            .map_err(|error| ServiceError::invalid(format!("{name} '{text}': {error}")))
     };
     text.map(parse).transpose()
 }
@@ -157,7 +191,9 @@ where
 fn duration(name: &str, text: Option<String>) -> Result<Option<Duration>, ServiceError> {
     let parse = |text: String| {
         humantime::parse_duration(&text).map_err(|error| {
-            ServiceError::invalid(format!("{name} '{text}' is not a duration such as 5s: {error}"))
+            ServiceError::invalid(format!(
+                "{name} '{text}' is not a duration such as 5s: {error}"
+            ))
         })
     };
     text.map(parse).transpose()
@@ -167,15 +203,21 @@ fn duration(name: &str, text: Option<String>) -> Result<Option<Duration>, Servic
 fn parameters(value: serde_json::Value) -> Result<Parameters, ServiceError> {
     use serde_json::Value;
     match value {
-        Value::Array(values) => {
-            Ok(Parameters::positional(values.into_iter().map(scalar).collect::<Result<_, _>>()?))
-        }
+        Value::Array(values) => Ok(Parameters::positional(
+            values.into_iter().map(scalar).collect::<Result<_, _>>()?,
+        )),
         Value::Object(values) => {
-            let named = values.into_iter().map(|(name, value)| Ok((name, scalar(value)?)));
-            Ok(Parameters::named(named.collect::<Result<Vec<_>, ServiceError>>()?))
+            let named = values
+                .into_iter()
+                .map(|(name, value)| Ok((name, scalar(value)?)));
+            Ok(Parameters::named(
+                named.collect::<Result<Vec<_>, ServiceError>>()?,
+            ))
         }
         Value::Null => Ok(Parameters::default()),
-        _ => Err(ServiceError::invalid("\"parameters\" is neither an array nor an object")),
+        _ => Err(ServiceError::invalid(
+            "\"parameters\" is neither an array nor an object",
+        )),
     }
 }
 
@@ -191,7 +233,9 @@ fn scalar(value: serde_json::Value) -> Result<ScalarValue, ServiceError> {
             (None, None, value) => ScalarValue::Float64(value),
         },
         Value::Array(_) | Value::Object(_) => {
-            return Err(ServiceError::invalid("a parameter is a number, a string, a bool or null"));
+            return Err(ServiceError::invalid(
+                "a parameter is a number, a string, a bool or null",
+            ));
         }
     })
 }

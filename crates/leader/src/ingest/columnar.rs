@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -34,7 +35,7 @@ pub(super) async fn parquet(
     let file = spool(context, bytes).await?;
     read(source, "Parquet", move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-        let schema = builder.schema().clone();
+        let schema = Arc::clone(builder.schema());
         Ok((schema, builder.with_batch_size(BATCH_ROWS).build()?))
     })
     .await

@@ -1,6 +1,7 @@
 //! Comma-separated values.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -14,7 +15,7 @@ use regex::Regex;
 use slipstream_frontend::{ServiceError, TextOptions};
 use slipstream_model::TableSchema;
 
-use super::conform::{Conform, DoesNotFit};
+use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
@@ -280,6 +281,12 @@ fn infer(dialect: &Dialect, names: Vec<String>, sample: &[Block]) -> Schema {
     inference.schema()
 }
 
+/// Where a record stands in its block, and on which line of the source it begins.
+struct Record {
+    bytes: Range<usize>,
+    line: u64,
+}
+
 /// Everything needed to decode a block.
 struct Decode {
     file: SchemaRef,
@@ -313,80 +320,106 @@ impl Decode {
         self.record_by_record(block)
     }
 
+    /// Finds the records that do not fit by halving, and leaves them out.
     fn record_by_record(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
+        let records = self.split(block)?;
+        let mut batches = Vec::new();
+        self.halve(block, &records, &mut batches)?;
+        Ok(batches)
+    }
+
+    fn halve(
+        &self,
+        block: &Block,
+        records: &[Record],
+        batches: &mut Vec<RecordBatch>,
+    ) -> Result<(), ServiceError> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            return Ok(());
+        };
+        let bytes = &block.bytes[first.bytes.start..last.bytes.end];
+        if let Ok(decoded) = decode(self.decoder(None), bytes)
+            && let Ok(decoded) = decoded
+                .iter()
+                .map(|batch| self.conform.batch(batch))
+                .collect::<Result<Vec<_>, _>>()
+        {
+            batches.extend(decoded);
+            return Ok(());
+        }
+        if records.len() > 1 {
+            let (before, after) = records.split_at(records.len() / 2);
+            self.halve(block, before, batches)?;
+            return self.halve(block, after, batches);
+        }
+        let row = String::from_utf8_lossy(bytes)
+            .trim_matches(['\r', '\n'])
+            .to_owned();
+        self.rejects.add(Misfit {
+            line: first.line,
+            row: Some(row),
+            ..self.misfit_of(bytes)
+        })
+    }
+
+    /// Where each record of a block stands.
+    fn split(&self, block: &Block) -> Result<Vec<Record>, ServiceError> {
         let mut reader = self.dialect.records(&block.bytes);
-        let mut record = csv::ByteRecord::new();
-        let mut good = Vec::with_capacity(block.bytes.len());
-        let mut start = 0;
+        let mut values = csv::ByteRecord::new();
+        let mut records = Vec::new();
+        let (mut start, mut line) = (0, block.first_line);
         loop {
-            let line = block.first_line + newlines(&block.bytes[..start]);
             let found = reader
-                .read_byte_record(&mut record)
+                .read_byte_record(&mut values)
                 .map_err(|error| ServiceError::invalid(format!("line {line}: {error}")))?;
             if !found {
-                break;
+                return Ok(records);
             }
             let mut end = usize::try_from(reader.position().byte()).unwrap_or(block.bytes.len());
+            // The reader stops behind the record's carriage return when there is one.
             end += usize::from(block.bytes.get(end) == Some(&b'\n'));
+            // Empty lines before a record are part of its bytes.
             let raw = &block.bytes[start..end];
-            match self.check(raw, &record) {
-                None => {
-                    good.extend_from_slice(raw);
-                    if !raw.ends_with(b"\n") {
-                        good.push(b'\n');
-                    }
-                }
-                Some(misfit) => {
-                    // Empty lines before a record are part of its bytes.
-                    let skipped = raw.iter().take_while(|b| matches!(b, b'\n' | b'\r'));
-                    let skipped = skipped.filter(|b| **b == b'\n').count() as u64;
-                    let row = String::from_utf8_lossy(raw)
-                        .trim_end_matches(['\r', '\n'])
-                        .to_owned();
-                    let row = Some(row.trim_start_matches(['\r', '\n']).to_owned());
-                    self.rejects.add(Misfit {
-                        line: line + skipped,
-                        row,
-                        ..misfit
-                    })?;
-                }
-            }
+            let empty = raw
+                .iter()
+                .take_while(|byte| matches!(byte, b'\n' | b'\r'))
+                .count();
+            let begins = line + newlines(&raw[..empty]);
+            records.push(Record {
+                bytes: start..end,
+                line: begins,
+            });
+            line += newlines(raw);
             start = end;
         }
-        let batches = decode(self.decoder(None), &good)
-            .map_err(|error| ServiceError::internal(format!("good rows do not decode: {error}")))?;
-        let conformed = batches.iter().map(|batch| self.conform.batch(batch));
-        conformed
-            .collect::<Result<_, _>>()
-            .map_err(|DoesNotFit| ServiceError::internal("good rows do not fit the table"))
     }
 
     /// What is wrong with one record.
-    fn check(&self, raw: &[u8], record: &csv::ByteRecord) -> Option<Misfit> {
+    fn misfit_of(&self, raw: &[u8]) -> Misfit {
+        let mut record = csv::ByteRecord::new();
+        let _ = self.dialect.records(raw).read_byte_record(&mut record);
         let width = self.file.fields().len();
         if record.len() != width {
             let reason = format!(
                 "the row has {} values where {width} are expected",
                 record.len()
             );
-            return Some(Misfit {
+            return Misfit {
                 reason,
                 ..Misfit::default()
-            });
+            };
         }
         for (column, value) in record.iter().enumerate() {
             let Ok(text) = std::str::from_utf8(value) else {
                 let value = Some(String::from_utf8_lossy(value).into_owned());
-                let reason = "is not UTF-8".to_owned();
-                return Some(self.misfit(column, value, reason));
+                return self.misfit(column, value, "is not UTF-8".to_owned());
             };
-            let fits = decode(self.decoder(Some(column)), raw).is_ok();
-            let fits = fits
-                && decode(self.decoder(Some(column)), raw).is_ok_and(|batches| {
-                    batches
-                        .iter()
-                        .all(|batch| self.conform.column_fits(column, batch.column(0)))
-                });
+            let decoded = decode(self.decoder(Some(column)), raw);
+            let fits = decoded.is_ok_and(|batches| {
+                batches
+                    .iter()
+                    .all(|batch| self.conform.column_fits(column, batch.column(0)))
+            });
             if !fits {
                 let is_null = self.dialect.nulls.is_match(text);
                 let reason = if is_null {
@@ -394,10 +427,13 @@ impl Decode {
                 } else {
                     format!("is not a {}", self.conform.expected_type(column))
                 };
-                return Some(self.misfit(column, Some(text.to_owned()), reason));
+                return self.misfit(column, Some(text.to_owned()), reason);
             }
         }
-        None
+        Misfit {
+            reason: "the row does not fit the table".to_owned(),
+            ..Misfit::default()
+        }
     }
 
     fn misfit(&self, column: usize, value: Option<String>, reason: String) -> Misfit {

@@ -15,8 +15,11 @@ pub(super) struct SystemColumn<R> {
     name: &'static str,
     data_type: DataType,
     is_nullable: bool,
-    build: Box<dyn Fn(&[R]) -> ArrayRef + Send + Sync>,
+    build: Build<R>,
 }
+
+/// Takes the column's values out of the rows.
+type Build<R> = Box<dyn Fn(&[R]) -> ArrayRef + Send + Sync>;
 
 impl<R> SystemColumn<R> {
     pub(super) fn field(&self) -> Field {

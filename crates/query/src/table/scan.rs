@@ -169,9 +169,9 @@ impl DeferredScan {
         let blocks = selection.iter().map(|selected| &selected.block);
         let mut statistics = statistics::of_blocks(&table.schema, blocks, wanted);
         let rows: u64 = selection.iter().map(Selected::row_count).sum();
-        statistics.num_rows = datafusion::common::stats::Precision::Exact(
-            usize::try_from(rows).unwrap_or(usize::MAX),
-        );
+        let bytes_per_row = table.extents.original_bytes() / table.extents.row_count().max(1);
+        statistics.num_rows = statistics::exact(rows);
+        statistics.total_byte_size = statistics::exact(rows.saturating_mul(bytes_per_row));
         statistics.to_inexact()
     }
 

@@ -137,7 +137,7 @@ fn of_column_in_extent(
     }
 }
 
-fn exact(count: u64) -> Precision<usize> {
+pub(super) fn exact(count: u64) -> Precision<usize> {
     usize::try_from(count).map_or(Precision::Absent, Precision::Exact)
 }
 

@@ -47,7 +47,7 @@ impl World {
             "2013-01-01T00:00:00Z".parse().expect("a time"),
         ));
         let entropy = Entropy::from_seed(7);
-        let bucket = BucketWriter::memory(clock.clone(), entropy.clone()).await;
+        let bucket = BucketWriter::memory(Arc::clone(&clock) as _, entropy.clone()).await;
         let connection = (**bucket.reader()).clone();
         let access = ExtentAccess {
             store: bucket.object_store(),
@@ -55,8 +55,8 @@ impl World {
                 connection.object_path(&BucketPath::extent(database, extent))
             }),
         };
-        let runtime =
-            QueryRuntime::new(options, access, clock.clone(), entropy.clone()).expect("set up");
+        let runtime = QueryRuntime::new(options, access, Arc::clone(&clock) as _, entropy.clone())
+            .expect("set up");
         let state = DatabaseState::empty(bucket.id(), DatabaseId::new(entropy.uuid()));
         Self {
             clock,

@@ -145,6 +145,6 @@ async fn both_levels_of_pruning_agree_with_a_full_scan() {
     );
     assert_eq!(
         cost(&world, "SELECT n FROM numbers WHERE n > 10800").await,
-        (7, 4)
+        (5, 3)
     );
 }

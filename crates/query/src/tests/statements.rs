@@ -350,7 +350,7 @@ async fn malformed_sql_says_where() {
     let nested = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
     assert_eq!(
         QuerySession::parse(&nested).expect_err("too deep").kind(),
-        QueryErrorKind::Syntax
+        QueryErrorKind::Unsupported
     );
 }
 

@@ -11,18 +11,29 @@ fn batches() -> Vec<RecordBatch> {
         Field::new("s", DataType::Utf8, true),
     ]));
     let batch = |numbers: Vec<Option<i64>>, texts: Vec<&str>| {
-        let columns: Vec<arrow::array::ArrayRef> =
-            vec![Arc::new(Int64Array::from(numbers)), Arc::new(StringArray::from(texts))];
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(Int64Array::from(numbers)),
+            Arc::new(StringArray::from(texts)),
+        ];
         RecordBatch::try_new(Arc::clone(&schema), columns).expect("valid")
     };
-    vec![batch(vec![Some(1), None], vec!["a", "b,c"]), batch(vec![], vec![]), batch(vec![Some(3)], vec!["]"])]
+    vec![
+        batch(vec![Some(1), None], vec!["a", "b,c"]),
+        batch(vec![], vec![]),
+        batch(vec![Some(3)], vec!["]"]),
+    ]
 }
 
 async fn encode(format: AnswerFormat, batches: Vec<RecordBatch>, schema: SchemaRef) -> Vec<u8> {
     let rows = futures::stream::iter(batches.into_iter().map(Ok));
-    let chunks = Encoder::new(format, schema).expect("encodable").encode(rows);
+    let chunks = Encoder::new(format, schema)
+        .expect("encodable")
+        .encode(rows);
     let chunks: Vec<_> = chunks.collect().await;
-    chunks.into_iter().flat_map(|chunk| chunk.expect("encoded")).collect()
+    chunks
+        .into_iter()
+        .flat_map(|chunk| chunk.expect("encoded"))
+        .collect()
 }
 
 #[tokio::test]
@@ -41,7 +52,10 @@ async fn json_is_one_array_over_all_batches() {
 async fn csv_has_one_header_also_without_rows() {
     let schema = batches()[0].schema();
     let bytes = encode(AnswerFormat::Csv, batches(), Arc::clone(&schema)).await;
-    assert_eq!(String::from_utf8(bytes).expect("text"), "n,s\n1,a\n,\"b,c\"\n3,]\n");
+    assert_eq!(
+        String::from_utf8(bytes).expect("text"),
+        "n,s\n1,a\n,\"b,c\"\n3,]\n"
+    );
     assert_eq!(encode(AnswerFormat::Csv, vec![], schema).await, b"n,s\n");
 }
 
