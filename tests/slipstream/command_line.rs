@@ -1,6 +1,7 @@
 //! The command line that scripts rely on: what goes to standard output, and the exit status.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -208,4 +209,53 @@ fn failures_have_a_status(leader: &Node) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains("127.0.0.1:1"), "names the address: {said}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_runs_to_its_end_and_cleans_up() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let directory = site.path().join("demo");
+        let output = program()
+            .arg("demo")
+            .arg("--dir")
+            .arg(&directory)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{}: {said}\n{errors}",
+            output.status
+        );
+        ensure!(said.contains("336,776"), "it ingests all flights: {said}");
+        ensure!(
+            said.contains("read-only"),
+            "it shows that a follower refuses writes: {said}"
+        );
+        assert_eq!(
+            processes_of(&directory)?,
+            Vec::<String>::new(),
+            "it leaves no process behind"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// The command lines of running processes that name a directory; none where there is no `/proc`.
+fn processes_of(directory: &Path) -> Result<Vec<String>> {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Ok(Vec::new());
+    };
+    let name = directory.display().to_string();
+    let mut found = Vec::new();
+    for process in processes {
+        // Most entries are not processes, and a process may end while it is looked at.
+        let command = std::fs::read(process?.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(&name) {
+            found.push(command);
+        }
+    }
+    Ok(found)
 }

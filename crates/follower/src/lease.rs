@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use crate::following::Following;
 use crate::link;
 
-/// The pause before the first renewal that failed is tried again, and while nothing is served.
+/// The pause before a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// A lease is renewed this many times within its life, so that two renewals may be lost.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -24,6 +24,9 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// Renews the lease of a followed database for as long as it is followed.
 pub(crate) async fn run(following: Arc<Following>) {
     let mut client = None;
+    // Nothing is read before the first synchronisation; right after it the leader should know.
+    let mut changes = following.changes();
+    let _ = changes.wait_for(|served| served.state.is_some()).await;
     loop {
         let pause = match renew(&following, &mut client).await {
             Ok(pause) => {

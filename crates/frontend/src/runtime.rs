@@ -4,6 +4,7 @@
 //! below gets them as arguments.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -87,6 +88,7 @@ pub fn init_telemetry(filter: &str, as_json: bool) -> Result<(), ServiceError> {
         .map_err(|error| ServiceError::invalid(format!("--log '{filter}': {error}")))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Somebody may have installed one already, as tests do.
     let _ = if as_json {
