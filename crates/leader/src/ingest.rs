@@ -9,12 +9,15 @@
 //! hold the rows in the source's order. Nothing here commits; what is uploaded becomes visible
 //! with the commit that names it, or never.
 
+mod blocking;
 mod columnar;
 mod conform;
 mod csv;
 mod infer;
 mod json;
+mod records;
 mod rejects;
+mod size;
 mod source;
 mod text;
 mod write;
@@ -33,6 +36,7 @@ use slipstream_storage::{BucketWriter, EXTENT_ROWS_MAX};
 use tokio::sync::Semaphore;
 
 use conform::Conform;
+use rejects::Place;
 pub use rejects::Rejects;
 pub use write::write_extents;
 
@@ -81,7 +85,8 @@ pub struct IngestContext {
     pub created_on: Timestamp,
     /// Their tags.
     pub tags: BTreeSet<String>,
-    /// Row groups that are encoded at one time, over all ingests of the node.
+    /// Row groups that are encoded, and blocks that are decoded, at one time, over all ingests of
+    /// the node.
     pub encoding: Arc<Semaphore>,
     /// How this node ingests.
     pub options: IngestOptions,
@@ -111,7 +116,8 @@ pub async fn open_source(
     table: Option<&TableSchema>,
     bad_rows_max: u64,
 ) -> Result<OpenSource, ServiceError> {
-    let rejects = Rejects::new(source_name, bad_rows_max);
+    let rejects = |place| Rejects::new(source_name, place, table.is_none(), bad_rows_max);
+    let slots = &context.encoding;
     let (found, batches): (SchemaRef, BatchStream) = match source {
         IngestSource::Batches(schema, batches) => (schema, batches),
         source => {
@@ -119,7 +125,8 @@ pub async fn open_source(
             let bytes = source::open(source).await?;
             match format {
                 IngestFormat::Csv => {
-                    let open = csv::open(bytes, &text, table, rejects.clone()).await?;
+                    let rejects = rejects(Place::Line);
+                    let open = csv::open(slots, bytes, &text, table, rejects.clone()).await?;
                     return Ok(OpenSource {
                         schema: open.0,
                         batches: open.1,
@@ -127,7 +134,8 @@ pub async fn open_source(
                     });
                 }
                 IngestFormat::Jsonl => {
-                    let open = json::open(bytes, table, rejects.clone()).await?;
+                    let rejects = rejects(Place::Line);
+                    let open = json::open(slots, bytes, table, rejects.clone()).await?;
                     return Ok(OpenSource {
                         schema: open.0,
                         batches: open.1,
@@ -139,6 +147,7 @@ pub async fn open_source(
             }
         }
     };
+    let rejects = rejects(Place::Row);
     let Some(table) = table else {
         return Ok(OpenSource {
             schema: found.as_ref().clone(),

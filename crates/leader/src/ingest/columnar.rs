@@ -3,6 +3,7 @@
 //! Parquet and Arrow files are read from the end, so they are spooled to a file first; an Arrow
 //! stream is read as it comes.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::sync::Arc;
@@ -14,16 +15,20 @@ use arrow::ipc::reader::{FileReader, StreamReader as IpcStreamReader};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
 use slipstream_frontend::{ErrorKind, ServiceError};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::blocking::{Stop, died, give, produce};
 use super::source::ByteStream;
 use super::{BATCH_ROWS, BatchStream, IngestContext};
 
 /// Batches that wait to be encoded.
 const BATCHES_AHEAD: usize = 8;
+/// Bytes of one batch, about: the batches that wait then stay within 64 MiB.
+const BATCH_BYTES: usize = 8 << 20;
 const ARROW_FILE_MAGIC: &[u8] = b"ARROW1";
 
 /// Reads a Parquet file.
@@ -36,9 +41,21 @@ pub(super) async fn parquet(
     read(source, "Parquet", move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let schema = Arc::clone(builder.schema());
-        Ok((schema, builder.with_batch_size(BATCH_ROWS).build()?))
+        let rows = batch_rows(builder.metadata());
+        Ok((schema, builder.with_batch_size(rows).build()?))
     })
     .await
+}
+
+/// Rows of one batch: fewer where rows are so wide that the usual number would be too much to
+/// hold.
+fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    let row_bytes = metadata.row_groups().iter().map(|group| {
+        let bytes = usize::try_from(group.total_byte_size()).unwrap_or(0);
+        bytes / usize::try_from(group.num_rows()).unwrap_or(1).max(1)
+    });
+    let widest = row_bytes.max().unwrap_or(0).max(1);
+    (BATCH_BYTES / widest).clamp(1, BATCH_ROWS)
 }
 
 /// Reads an Arrow IPC stream or file.
@@ -103,7 +120,7 @@ async fn spool(context: &IngestContext, mut bytes: ByteStream) -> Result<File, S
         });
         file = written
             .await
-            .map_err(|error| ServiceError::internal(error.to_string()))?
+            .map_err(|error| died(&error))?
             .map_err(&fail)?;
     }
     file.rewind().map_err(&fail)?;
@@ -120,37 +137,41 @@ where
     R: Iterator<Item = Result<RecordBatch, ArrowError>>,
 {
     let source = source.to_owned();
-    let garbled = move |error: ArrowError| {
+    let garbled = move |what: &dyn Display| {
         ServiceError::new(
             ErrorKind::InvalidArgument,
             "corrupt_source",
-            format!("{source} is not readable {format}: {error}. Nothing was ingested"),
+            format!("{source} is not readable {format}: {what}. Nothing was ingested"),
         )
     };
+    let damaged = garbled.clone();
+    // The decoders do not expect every kind of damage.
+    let on_panic = move |_: &JoinError| damaged(&"it is damaged");
+    let broken = move |error: ArrowError| stream_error(&error).unwrap_or_else(|| garbled(&error));
     let (announce, opened) = oneshot::channel();
-    let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let reader = match open() {
-            Ok((schema, reader)) => {
-                if announce.send(Ok(schema)).is_err() {
-                    return;
-                }
-                reader
-            }
-            Err(error) => {
-                let _ = announce.send(Err(garbled(error)));
-                return;
-            }
-        };
+    let mut batches = produce(BATCHES_AHEAD, on_panic, move |sender| {
+        let (schema, reader) = open().map_err(&broken)?;
+        announce.send(schema).map_err(|_| Stop::Unwanted)?;
         for batch in reader {
-            // A receiver that is gone wants no more.
-            if sender.blocking_send(batch.map_err(&garbled)).is_err() {
-                return;
-            }
+            give(sender, batch.map_err(&broken)?)?;
         }
-    });
-    let schema = opened
-        .await
-        .map_err(|_| ServiceError::internal("a reader ended without a word"))??;
-    Ok((schema, ReceiverStream::new(batches).boxed()))
+        Ok(())
+    })
+    .boxed();
+    match opened.await {
+        Ok(schema) => Ok((schema, batches)),
+        // Without a schema there are no batches either: only the reason.
+        Err(_) => match batches.try_next().await {
+            Err(error) => Err(error),
+            Ok(_) => Err(ServiceError::internal("a reader ended without a word")),
+        },
+    }
+}
+
+/// What the source's stream itself said: that the client went away, for example.
+fn stream_error(error: &ArrowError) -> Option<ServiceError> {
+    match error {
+        ArrowError::IoError(_, error) => error.get_ref()?.downcast_ref().cloned(),
+        _ => None,
+    }
 }

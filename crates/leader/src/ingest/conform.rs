@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{Stream, StreamExt};
 use slipstream_frontend::ServiceError;
@@ -51,6 +51,16 @@ impl Conform {
             .collect();
         for (index, field) in source.fields().iter().enumerate() {
             if !sources.contains(&Some(index)) {
+                let is_taken = table
+                    .fields()
+                    .iter()
+                    .any(|known| known.name().eq_ignore_ascii_case(field.name()));
+                if is_taken {
+                    return Err(ServiceError::invalid(format!(
+                        "{name} has two columns for the table's '{}': rename or leave out one",
+                        field.name()
+                    )));
+                }
                 let known: Vec<_> = table.fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(ServiceError::invalid(format!(
                     "{name} has a column '{}' that the table does not have; the table has {}",
@@ -94,6 +104,14 @@ impl Conform {
         target.map_or_else(String::new, |target| {
             self.table.field(target).data_type().to_string()
         })
+    }
+
+    /// A column that must have a value, and has none by what is said of the columns' names.
+    pub(super) fn missing(&self, is_missing: impl Fn(&str) -> bool) -> Option<String> {
+        let fields = self.table.fields().iter();
+        let mut required = fields.filter(|field| !field.is_nullable());
+        let missing = required.find(|field| is_missing(field.name()))?;
+        Some(missing.name().clone())
     }
 
     /// Whether every value of a column of the source fits.
@@ -180,22 +198,14 @@ impl Conform {
             } else {
                 format!("is not a {}", self.expected_type(index))
             };
-            let column = Some(row.schema().field(index).name().clone());
-            return Misfit {
-                column,
-                value,
-                reason,
-                ..Misfit::default()
-            };
+            let name = row.schema().field(index).name().clone();
+            return Misfit::at(&name, value, reason);
         }
-        Misfit {
-            reason: "the row does not fit".to_owned(),
-            ..Misfit::default()
-        }
+        Misfit::because("the row does not fit the table")
     }
 }
 
-/// A cast that fails where a value does not fit, instead of making it null.
+/// A cast that fails where a value does not fit, instead of making it null or cutting it off.
 fn cast(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, DoesNotFit> {
     if values.data_type() == data_type {
         return Ok(Arc::clone(values));
@@ -204,5 +214,39 @@ fn cast(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, DoesNotFit>
         safe: false,
         ..CastOptions::default()
     };
-    cast_with_options(values, data_type, &options).map_err(|_| DoesNotFit)
+    let cast = |values: &ArrayRef, data_type: &DataType| {
+        cast_with_options(values, data_type, &options).map_err(|_| DoesNotFit)
+    };
+    let converted = cast(values, data_type)?;
+    // Arrow makes 2 of 2.5 without a word.
+    if data_type.is_integer() && values.data_type().is_floating() {
+        let values = cast(values, &DataType::Float64)?;
+        let mut numbers = values.as_primitive::<Float64Type>().iter().flatten();
+        if numbers.any(|number| number.fract() != 0.0) {
+            return Err(DoesNotFit);
+        }
+    } else if cuts_off(values.data_type(), data_type) {
+        let back = cast(&converted, values.data_type())?;
+        if &back != values {
+            return Err(DoesNotFit);
+        }
+    }
+    Ok(converted)
+}
+
+/// Whether a cast may drop a fraction, here or within.
+fn cuts_off(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (T::List(from), T::List(to))
+        | (T::LargeList(from), T::LargeList(to))
+        | (T::FixedSizeList(from, _), T::FixedSizeList(to, _)) => {
+            cuts_off(from.data_type(), to.data_type())
+        }
+        (T::Struct(from), T::Struct(to)) => from
+            .iter()
+            .zip(to)
+            .any(|(from, to)| cuts_off(from.data_type(), to.data_type())),
+        _ => (from.is_floating() || from.is_decimal()) && to.is_integer(),
+    }
 }

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use regex::Regex;
 use slipstream_frontend::{ServiceError, TextOptions};
 use slipstream_model::TableSchema;
+use tokio::sync::Semaphore;
 
+use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
-use super::text::{Block, BlockStream, Records, blocks};
+use super::text::{Block, BlockStream, blocks, decode_all};
 use super::{BATCH_ROWS, BatchStream};
 
 /// How records are read.
@@ -58,13 +61,15 @@ impl Dialect {
 /// Begins to read. The first blocks are looked at: for the header, and for the columns' types
 /// when there is no table yet.
 pub(super) async fn open(
+    slots: &Arc<Semaphore>,
     bytes: ByteStream,
     text: &TextOptions,
     table: Option<&TableSchema>,
     rejects: Rejects,
 ) -> Result<(Schema, BatchStream), ServiceError> {
     let dialect = Dialect::new(text)?;
-    let mut rest = blocks(bytes, Records::Quoted);
+    let delimiter = dialect.delimiter;
+    let mut rest = blocks(bytes, Records::Quoted { delimiter }, rejects.source());
     let mut sample: Vec<Block> = Vec::new();
     let sample_bytes = if table.is_some() { 1 } else { SAMPLE_BYTES };
     let mut sampled = 0;
@@ -101,12 +106,14 @@ pub(super) async fn open(
         None => {
             let names =
                 names.unwrap_or_else(|| (1..=width).map(|n| format!("column_{n}")).collect());
-            let found = infer(&dialect, names, &sample);
+            let (looking, seen) = (dialect.clone(), sample.clone());
+            let found = compute(slots, move || infer(&looking, names, &seen)).await?;
             let table =
                 TableSchema::new(&found).map_err(|e| ServiceError::invalid(e.to_string()))?;
             (Arc::new(found), table)
         }
     };
+    check_flat(&file, &source)?;
     let decode = Decode {
         conform: Arc::new(Conform::new(&file, &table, rejects.clone())?),
         file: decodable(&file),
@@ -115,26 +122,10 @@ pub(super) async fn open(
     };
     let all: BlockStream = stream::iter(sample.into_iter().map(Ok)).chain(rest).boxed();
     let schema = table.arrow().as_ref().clone();
-    Ok((schema, decode_all(decode, all)))
-}
-
-/// Decodes blocks in parallel; batches come out in order.
-fn decode_all(decode: Decode, blocks: BlockStream) -> BatchStream {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let decode = Arc::new(decode);
-    blocks
-        .map(move |block| {
-            let decode = Arc::clone(&decode);
-            async move {
-                let block = block?;
-                let decoded = tokio::task::spawn_blocking(move || decode.block(&block)).await;
-                decoded.map_err(|error| ServiceError::internal(error.to_string()))?
-            }
-        })
-        .buffered(cores)
-        .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
-        .try_flatten()
-        .boxed()
+    Ok((
+        schema,
+        decode_all(slots, all, move |block| decode.block(block)),
+    ))
 }
 
 fn read_header(
@@ -220,11 +211,31 @@ fn file_schema(
             ))
         })
         };
-    let fields: Vec<_> = names
-        .iter()
-        .map(|name| find(name).map(|c| Arc::clone(&c.field)))
-        .collect::<Result<_, _>>()?;
+    let mut fields: Vec<FieldRef> = Vec::new();
+    for name in names {
+        let field = &find(name)?.field;
+        if fields.contains(field) {
+            return Err(ServiceError::invalid(format!(
+                "{source} has two columns for the table's '{}': rename or leave out one",
+                field.name()
+            )));
+        }
+        fields.push(Arc::clone(field));
+    }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Lists and structs have no form in this format that would be read back as it was.
+fn check_flat(file: &Schema, source: &str) -> Result<(), ServiceError> {
+    match file.fields().iter().find(|f| f.data_type().is_nested()) {
+        None => Ok(()),
+        Some(field) => Err(ServiceError::invalid(format!(
+            "column '{}' has type {}, which {source} cannot hold as comma-separated values: send \
+             JSON lines, Parquet or Arrow",
+            field.name(),
+            field.data_type()
+        ))),
+    }
 }
 
 /// The types that text is decoded to first; what the decoder does not know is cast afterwards.
@@ -369,9 +380,9 @@ impl Decode {
         let mut records = Vec::new();
         let (mut start, mut line) = (0, block.first_line);
         loop {
-            let found = reader
-                .read_byte_record(&mut values)
-                .map_err(|error| ServiceError::invalid(format!("line {line}: {error}")))?;
+            let found = reader.read_byte_record(&mut values).map_err(|error| {
+                ServiceError::invalid(format!("{}, line {line}: {error}", self.rejects.source()))
+            })?;
             if !found {
                 return Ok(records);
             }
@@ -404,16 +415,16 @@ impl Decode {
                 "the row has {} values where {width} are expected",
                 record.len()
             );
-            return Misfit {
-                reason,
-                ..Misfit::default()
-            };
+            return Misfit::because(reason);
         }
+        // First, as no column can be decoded of a row that is not UTF-8 somewhere.
         for (column, value) in record.iter().enumerate() {
-            let Ok(text) = std::str::from_utf8(value) else {
+            if std::str::from_utf8(value).is_err() {
                 let value = Some(String::from_utf8_lossy(value).into_owned());
                 return self.misfit(column, value, "is not UTF-8".to_owned());
-            };
+            }
+        }
+        for (column, value) in record.iter().enumerate() {
             let decoded = decode(self.decoder(Some(column)), raw);
             let fits = decoded.is_ok_and(|batches| {
                 batches
@@ -421,29 +432,21 @@ impl Decode {
                     .all(|batch| self.conform.column_fits(column, batch.column(0)))
             });
             if !fits {
-                let is_null = self.dialect.nulls.is_match(text);
+                let text = String::from_utf8_lossy(value);
+                let is_null = self.dialect.nulls.is_match(&text);
                 let reason = if is_null {
                     "is null, and the column is NOT NULL".to_owned()
                 } else {
                     format!("is not a {}", self.conform.expected_type(column))
                 };
-                return self.misfit(column, Some(text.to_owned()), reason);
+                return self.misfit(column, Some(text.into_owned()), reason);
             }
         }
-        Misfit {
-            reason: "the row does not fit the table".to_owned(),
-            ..Misfit::default()
-        }
+        Misfit::because("the row does not fit the table")
     }
 
     fn misfit(&self, column: usize, value: Option<String>, reason: String) -> Misfit {
-        let column = Some(self.file.field(column).name().clone());
-        Misfit {
-            column,
-            value,
-            reason,
-            ..Misfit::default()
-        }
+        Misfit::at(self.file.field(column).name(), value, reason)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Types of text columns, found by looking at their first rows.
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit};
 
 /// Rows that are looked at. A column that changes its kind later is a bad row then, which says
 /// so; looking at everything would mean reading the file twice.
@@ -36,11 +37,23 @@ impl Candidates {
         self.integer = self.integer && is_integer(text);
         self.float = self.float && is_float(text);
         self.boolean = self.boolean && is_boolean(text);
-        self.date = self.date && is_date(text);
-        let has_zone = has_zone(text);
-        self.timestamp = self.timestamp && has_zone == Some(false);
-        self.timestamp_utc = self.timestamp_utc && has_zone == Some(true);
+        let is_date = is_date(text);
+        self.date = self.date && is_date;
+        if self.timestamp || self.timestamp_utc {
+            // A day alone is midnight of it, among times of day.
+            let has_zone = if is_date { Some(false) } else { has_zone(text) };
+            self.timestamp = self.timestamp && has_zone == Some(false);
+            self.timestamp_utc = self.timestamp_utc && has_zone == Some(true);
+        }
     }
+
+    /// What a quoted text may be: `"1"` is quoted because it is no number.
+    const QUOTED: Self = Self {
+        integer: false,
+        float: false,
+        boolean: false,
+        ..Self::ALL
+    };
 
     fn decide(self) -> DataType {
         match self {
@@ -76,6 +89,14 @@ impl Inference {
                 .into_iter()
                 .map(|name| (name, Candidates::ALL))
                 .collect(),
+        }
+    }
+
+    /// Columns whose values are texts in any case, and may be texts of dates and times.
+    pub(crate) fn of_texts(names: impl IntoIterator<Item = String>) -> Self {
+        let columns = names.into_iter().map(|name| (name, Candidates::QUOTED));
+        Self {
+            columns: columns.collect(),
         }
     }
 
@@ -117,11 +138,13 @@ fn is_boolean(text: &str) -> bool {
 }
 
 fn is_date(text: &str) -> bool {
-    text.len() == 10 && chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
+    text.len() == "2013-01-31".len() && Date32Type::parse(text).is_some()
 }
 
 /// Whether a time names its zone; `None` when it is no time.
 fn has_zone(text: &str) -> Option<bool> {
+    // The decoder has the last word: it reads some times that others do not, and the reverse.
+    string_to_datetime(&chrono::Utc, text).ok()?;
     if chrono::DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)).is_ok() {
         return Some(true);
     }
@@ -146,7 +169,7 @@ mod tests {
     fn the_narrowest_type_that_holds_everything_is_found() {
         let micros =
             |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
-        let cases: [(&[Option<&str>], DataType); 10] = [
+        let cases: [(&[Option<&str>], DataType); 13] = [
             (&[Some("1"), None, Some("-7")], DataType::Int64),
             (&[Some("1"), Some("2.5")], DataType::Float64),
             (&[Some("1e3"), Some("0.5")], DataType::Float64),
@@ -154,6 +177,18 @@ mod tests {
             (&[Some("2013-01-31")], DataType::Date32),
             (&[Some("2013-01-01T10:00:00Z")], micros(Some("UTC"))),
             (&[Some("2013-01-01 10:00:00")], micros(None)),
+            (
+                &[Some("2013-01-01"), Some("2013-01-01T10:00:00.5")],
+                micros(None),
+            ),
+            (
+                &[Some("2013-01-01 10:00:00"), Some("2013-01-01")],
+                micros(None),
+            ),
+            (
+                &[Some("2013-01-01T10:00:00Z"), Some("2013-01-01")],
+                DataType::Utf8,
+            ),
             (&[Some("00501"), Some("10001")], DataType::Utf8),
             (&[Some("1"), Some("one")], DataType::Utf8),
             (&[None], DataType::Utf8),

@@ -3,30 +3,40 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
 use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Map, Value};
 use slipstream_frontend::ServiceError;
 use slipstream_model::TableSchema;
+use tokio::sync::Semaphore;
 
-use super::infer::{SAMPLE_BYTES, SAMPLE_ROWS};
+use super::blocking::compute;
+use super::conform::Conform;
+use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
-use super::text::{Block, BlockStream, Records, blocks};
+use super::text::{Block, BlockStream, blocks, decode_all};
 use super::{BATCH_ROWS, BatchStream};
+
+/// Whole numbers are decoded to this first: the decoder would make 2 of 2.5 without a word, and
+/// this holds every whole number of 64 bits with room for a fraction to be found out.
+const NUMBER: DataType = DataType::Decimal128(38, 10);
 
 /// Begins to read. The first blocks are looked at when there is no table yet.
 pub(super) async fn open(
+    slots: &Arc<Semaphore>,
     bytes: ByteStream,
     table: Option<&TableSchema>,
     rejects: Rejects,
 ) -> Result<(Schema, BatchStream), ServiceError> {
-    let mut rest = blocks(bytes, Records::Lines);
+    let mut rest = blocks(bytes, Records::Lines, rejects.source());
     let mut sample: Vec<Block> = Vec::new();
-    let schema = match table {
-        Some(table) => table.arrow(),
+    let table = match table {
+        Some(table) => table.clone(),
         None => {
             let mut sampled = 0;
             while sampled < SAMPLE_BYTES
@@ -35,29 +45,50 @@ pub(super) async fn open(
                 sampled += block.bytes.len();
                 sample.push(block);
             }
-            Arc::new(infer(&sample, rejects.source())?)
+            let (source, seen) = (rejects.source().to_owned(), sample.clone());
+            let found = compute(slots, move || infer(&seen, &source)).await??;
+            TableSchema::new(&found).map_err(|error| ServiceError::invalid(error.to_string()))?
         }
     };
-    let decode = Arc::new(Decode {
-        schema: Arc::clone(&schema),
+    let file = Arc::new(decodable(&table.arrow()));
+    let decode = Decode {
+        conform: Conform::new(&file, &table, rejects.clone())?,
+        file,
         rejects,
-    });
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    };
     let all: BlockStream = stream::iter(sample.into_iter().map(Ok)).chain(rest).boxed();
-    let batches = all
-        .map(move |block| {
-            let decode = Arc::clone(&decode);
-            async move {
-                let block = block?;
-                let decoded = tokio::task::spawn_blocking(move || decode.block(&block)).await;
-                decoded.map_err(|error| ServiceError::internal(error.to_string()))?
-            }
-        })
-        .buffered(cores)
-        .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
-        .try_flatten()
-        .boxed();
-    Ok((schema.as_ref().clone(), batches))
+    let schema = table.arrow().as_ref().clone();
+    Ok((
+        schema,
+        decode_all(slots, all, move |block| decode.block(block)),
+    ))
+}
+
+/// The types that objects are decoded to first; what the decoder does not know is cast afterwards.
+fn decodable(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| {
+        // Whether nulls are allowed is checked with the line at hand.
+        let data_type = decodable_type(field.data_type());
+        Field::new(field.name(), data_type, true)
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn decodable_type(data_type: &DataType) -> DataType {
+    let inner = |field: &FieldRef| {
+        let data_type = decodable_type(field.data_type());
+        Arc::new(field.as_ref().clone().with_data_type(data_type))
+    };
+    match data_type {
+        whole if whole.is_integer() => NUMBER,
+        DataType::Dictionary(_, values) => decodable_type(values),
+        DataType::RunEndEncoded(_, values) => decodable_type(values.data_type()),
+        DataType::List(field) => DataType::List(inner(field)),
+        DataType::LargeList(field) => DataType::LargeList(inner(field)),
+        DataType::FixedSizeList(field, length) => DataType::FixedSizeList(inner(field), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
+        other => other.clone(),
+    }
 }
 
 fn infer(sample: &[Block], source: &str) -> Result<Schema, ServiceError> {
@@ -66,121 +97,156 @@ fn infer(sample: &[Block], source: &str) -> Result<Schema, ServiceError> {
         .flat_map(|block| block.bytes.iter().copied())
         .collect();
     let (schema, _) = infer_json_schema(text.as_slice(), Some(SAMPLE_ROWS)).map_err(|error| {
-        ServiceError::invalid(format!("{source} is not one JSON object a line: {error}"))
+        let hint = match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'[') => ". It begins with '[': send each object on a line of its own",
+            _ => "",
+        };
+        ServiceError::invalid(format!(
+            "{source} has no columns that hold all of its objects, one a line: {error}{hint}"
+        ))
     })?;
-    let fields = schema.fields().iter().map(|field| {
+    let mut fields = Vec::new();
+    for (field, times) in schema
+        .fields()
+        .iter()
+        .zip(infer_times(&schema, &text).fields())
+    {
         let data_type = match field.data_type() {
             DataType::Null => DataType::Utf8,
+            DataType::Utf8 => times.data_type().clone(),
             other => other.clone(),
         };
-        Field::new(field.name(), data_type, true)
-    });
-    let schema = Schema::new(fields.collect::<Vec<_>>());
-    if schema.fields().is_empty() {
+        fields.push(Field::new(field.name(), data_type, true));
+    }
+    if fields.is_empty() {
         return Err(ServiceError::invalid(format!(
             "{source} has no columns to infer"
         )));
     }
-    Ok(schema)
+    Ok(Schema::new(fields))
 }
 
+/// JSON has no dates and times: which columns' texts are.
+fn infer_times(schema: &Schema, text: &[u8]) -> Schema {
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    let mut inference = Inference::of_texts(names);
+    let objects = serde_json::Deserializer::from_slice(text).into_iter::<Map<String, Value>>();
+    for object in objects.map_while(Result::ok).take(SAMPLE_ROWS) {
+        for (name, value) in &object {
+            let Ok(column) = schema.index_of(name) else {
+                continue;
+            };
+            match value {
+                Value::Null => {}
+                Value::String(text) => inference.see(column, Some(text)),
+                // Not a text, so not a time: as any text that is none.
+                _ => inference.see(column, Some("")),
+            }
+        }
+    }
+    inference.schema()
+}
+
+/// Everything needed to decode a block.
 struct Decode {
-    schema: SchemaRef,
+    file: SchemaRef,
+    conform: Conform,
     rejects: Rejects,
 }
 
 impl Decode {
+    /// The fast way: the whole block at once. When anything does not fit, the slow way finds it.
     fn block(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
-        match decode(&self.schema, &block.bytes) {
-            Ok(batches) => Ok(batches),
-            Err(_) => self.line_by_line(block),
+        if let Some(batches) = self.decode(&block.bytes) {
+            return Ok(batches);
         }
+        let lines = (block.first_line..).zip(block.bytes.split_inclusive(|byte| *byte == b'\n'));
+        let mut batches = Vec::new();
+        self.halve(&block.bytes, &lines.collect::<Vec<_>>(), &mut batches)?;
+        Ok(batches)
     }
 
-    fn line_by_line(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
-        let mut good = Vec::with_capacity(block.bytes.len());
-        for (line, raw) in (block.first_line..).zip(block.bytes.split(|byte| *byte == b'\n')) {
-            if decode(&self.schema, raw).is_ok() {
-                good.extend_from_slice(raw);
-                good.push(b'\n');
-                continue;
-            }
-            let row = String::from_utf8_lossy(raw).trim_end().to_owned();
-            self.rejects.add(Misfit {
-                line,
-                row: Some(row),
-                ..self.misfit(raw)
-            })?;
+    fn decode(&self, bytes: &[u8]) -> Option<Vec<RecordBatch>> {
+        let batches = decode(&self.file, bytes).ok()?;
+        let batches = batches.iter().map(|batch| self.conform.batch(batch));
+        batches.collect::<Result<_, _>>().ok()
+    }
+
+    /// Finds the lines that do not fit by halving, and leaves them out.
+    fn halve(
+        &self,
+        bytes: &[u8],
+        lines: &[(u64, &[u8])],
+        batches: &mut Vec<RecordBatch>,
+    ) -> Result<(), ServiceError> {
+        if let Some(decoded) = self.decode(bytes) {
+            batches.extend(decoded);
+            return Ok(());
         }
-        decode(&self.schema, &good)
-            .map_err(|error| ServiceError::internal(format!("good rows do not decode: {error}")))
+        if let [(line, raw)] = lines {
+            return self.rejects.add(Misfit {
+                line: *line,
+                row: Some(String::from_utf8_lossy(raw).trim_end().to_owned()),
+                ..self.misfit(raw)
+            });
+        }
+        let (before, after) = lines.split_at(lines.len() / 2);
+        let middle = before.iter().map(|(_, raw)| raw.len()).sum();
+        self.halve(&bytes[..middle], before, batches)?;
+        self.halve(&bytes[middle..], after, batches)
     }
 
     /// Which column of a line is to blame, and with which value.
     fn misfit(&self, raw: &[u8]) -> Misfit {
-        let reason = |reason: String| Misfit {
-            reason,
-            ..Misfit::default()
-        };
-        let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(raw) {
-            Ok(serde_json::Value::Object(object)) => object,
-            Ok(_) => return reason("the line is not a JSON object".to_owned()),
-            Err(error) => return reason(format!("the line is not JSON: {error}")),
+        let object: Map<String, Value> = match serde_json::from_slice(raw) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return Misfit::because("the line is not a JSON object"),
+            Err(error) => return Misfit::because(format!("the line is not JSON: {error}")),
         };
         for (name, value) in &object {
-            let Ok(field) = self.schema.field_with_name(name) else {
-                let known: Vec<_> = self
-                    .schema
-                    .fields()
-                    .iter()
-                    .map(|f| f.name().as_str())
-                    .collect();
+            let Ok(column) = self.file.index_of(name) else {
+                let fields = self.file.fields().iter();
+                let known: Vec<_> = fields.map(|field| field.name().as_str()).collect();
                 let reason = format!("the table has no such column; it has {}", known.join(", "));
-                return Misfit {
-                    column: Some(name.clone()),
-                    reason,
-                    ..Misfit::default()
-                };
+                return Misfit::at(name, None, reason);
             };
-            let alone = serde_json::json!({ name: value }).to_string();
-            let schema = Arc::new(Schema::new(vec![field.clone()]));
-            if decode(&schema, alone.as_bytes()).is_err() {
-                let text = match value {
-                    serde_json::Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                let reason = format!("is not a {}", field.data_type());
-                let column = Some(name.clone());
-                return Misfit {
-                    column,
-                    value: Some(text),
-                    reason,
-                    ..Misfit::default()
-                };
+            if value.is_null() || self.value_fits(column, name, value) {
+                continue;
             }
+            let text = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let reason = format!("is not a {}", self.conform.expected_type(column));
+            return Misfit::at(name, Some(text), reason);
         }
-        let missing = self.schema.fields().iter().find(|field| {
-            !field.is_nullable()
-                && object
-                    .get(field.name())
-                    .is_none_or(serde_json::Value::is_null)
-        });
-        match missing {
-            Some(field) => Misfit {
-                column: Some(field.name().clone()),
-                reason: "is null, and the column is NOT NULL".to_owned(),
-                ..Misfit::default()
-            },
-            None => reason("the line does not fit the table".to_owned()),
+        match self
+            .conform
+            .missing(|name| object.get(name).is_none_or(Value::is_null))
+        {
+            Some(name) => Misfit::at(&name, None, "is null, and the column is NOT NULL"),
+            None => Misfit::because("the line does not fit the table"),
         }
+    }
+
+    fn value_fits(&self, column: usize, name: &str, value: &Value) -> bool {
+        let alone = serde_json::json!({ name: value }).to_string();
+        let schema = Arc::new(Schema::new(vec![self.file.field(column).clone()]));
+        let decoded = decode(&schema, alone.as_bytes());
+        decoded.is_ok_and(|batches| {
+            let mut batches = batches.iter();
+            batches.all(|batch| self.conform.column_fits(column, batch.column(0)))
+        })
     }
 }
 
-/// Unknown names are errors: a value that is silently left out is a value lost.
+/// Unknown names are errors: a value that is silently left out is a value lost. Numbers become
+/// texts where the column holds texts.
 fn decode(schema: &SchemaRef, mut bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut decoder = ReaderBuilder::new(Arc::clone(schema))
         .with_batch_size(BATCH_ROWS)
         .with_strict_mode(true)
+        .with_coerce_primitive(true)
         .build_decoder()?;
     let mut batches = Vec::new();
     loop {

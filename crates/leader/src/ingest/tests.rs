@@ -12,8 +12,13 @@ use slipstream_model::{Extent, ManualClock, StatisticValue};
 
 use super::*;
 
+mod columnar;
+mod text;
+mod write;
+
 struct World {
     context: IngestContext,
+    text: TextOptions,
     _spool: tempfile::TempDir,
 }
 
@@ -34,6 +39,7 @@ impl World {
         };
         Self {
             context,
+            text: TextOptions::default(),
             _spool: spool,
         }
     }
@@ -47,8 +53,8 @@ impl World {
     ) -> Result<OpenSource, ServiceError> {
         let chunks = chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk)));
         let body = IngestSource::Body(futures::stream::iter(chunks).boxed());
-        let text = TextOptions::default();
-        open_source(&self.context, body, None, name, &text, table, bad_rows_max).await
+        let text = &self.text;
+        open_source(&self.context, body, None, name, text, table, bad_rows_max).await
     }
 
     /// All rows as one batch.

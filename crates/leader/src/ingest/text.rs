@@ -1,16 +1,20 @@
 //! Text as blocks of whole records, so that blocks can be decoded in parallel.
 
 use std::io::{BufReader, Read};
+use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use slipstream_frontend::ServiceError;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use slipstream_frontend::{ErrorKind, ServiceError};
+use tokio::sync::Semaphore;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::BatchStream;
+use super::blocking::{Sender, Stop, compute, cores, died, give, produce};
+use super::records::{Records, Scanner};
 use super::source::ByteStream;
 
 /// A block: large enough that a thread is worth waking, small enough that several fit anywhere.
@@ -33,83 +37,98 @@ pub(crate) struct Block {
 
 pub(crate) type BlockStream = BoxStream<'static, Result<Block, ServiceError>>;
 
-/// Where a record may end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Records {
-    /// At every end of line.
-    Lines,
-    /// At every end of line that is not within quotes.
-    Quoted,
-}
-
 /// Cuts bytes, gzipped or not, into blocks. Runs in a thread of its own.
-pub(crate) fn blocks(bytes: ByteStream, records: Records) -> BlockStream {
-    let (sender, blocks) = mpsc::channel(BLOCKS_AHEAD);
+pub(crate) fn blocks(bytes: ByteStream, records: Records, source: &str) -> BlockStream {
     let reader = StreamReader::new(bytes.map(|chunk| chunk.map_err(std::io::Error::other)));
     let reader = SyncIoBridge::new(reader);
-    tokio::task::spawn_blocking(move || {
+    let source = source.to_owned();
+    let blocks = produce(BLOCKS_AHEAD, died, move |sender| {
         let mut cutter = Cutter {
-            records,
+            source,
+            scanner: Scanner::new(records),
             carry: Vec::new(),
             line: 1,
             sender,
         };
-        // A receiver that is gone wants no more; there is nobody to tell.
-        if let Err(Some(error)) = cutter.run(reader) {
-            let _ = cutter.sender.blocking_send(Err(error));
-        }
+        cutter.run(reader)
     });
-    ReceiverStream::new(blocks).boxed()
+    blocks.boxed()
 }
 
-struct Cutter {
-    records: Records,
+/// Decodes blocks in parallel; batches come out in order.
+pub(crate) fn decode_all(
+    slots: &Arc<Semaphore>,
+    blocks: BlockStream,
+    decode: impl Fn(&Block) -> Result<Vec<RecordBatch>, ServiceError> + Send + Sync + 'static,
+) -> BatchStream {
+    let (slots, decode) = (Arc::clone(slots), Arc::new(decode));
+    blocks
+        .map(move |block| {
+            let (slots, decode) = (Arc::clone(&slots), Arc::clone(&decode));
+            async move {
+                let block = block?;
+                compute(&slots, move || decode(&block)).await?
+            }
+        })
+        .buffered(cores())
+        .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+        .try_flatten()
+        .boxed()
+}
+
+struct Cutter<'a> {
+    source: String,
+    scanner: Scanner,
     /// Bytes read that do not make whole records yet.
     carry: Vec<u8>,
     line: u64,
-    sender: mpsc::Sender<Result<Block, ServiceError>>,
+    sender: &'a Sender<Block>,
 }
 
-impl Cutter {
-    /// `Err(None)` when nobody listens any more.
-    fn run(&mut self, reader: impl Read) -> Result<(), Option<ServiceError>> {
+impl Cutter<'_> {
+    fn run(&mut self, reader: impl Read) -> Result<(), Stop> {
         let mut reader = BufReader::with_capacity(BLOCK_BYTES, reader);
-        let start = std::io::BufRead::fill_buf(&mut reader).map_err(broken)?;
-        if start.starts_with(&GZIP_MAGIC) {
+        // A network may well bring the first byte alone.
+        let mut magic = [0; GZIP_MAGIC.len()];
+        let read = fill(&mut reader, &mut magic).map_err(|error| self.broken(error))?;
+        let reader = magic[..read].chain(reader);
+        if magic == GZIP_MAGIC {
             self.cut(MultiGzDecoder::new(reader))
         } else {
             self.cut(reader)
         }
     }
 
-    fn cut(&mut self, mut reader: impl Read) -> Result<(), Option<ServiceError>> {
+    fn cut(&mut self, mut reader: impl Read) -> Result<(), Stop> {
         let mut is_first = true;
         loop {
-            let before = self.carry.len();
+            let mut before = self.carry.len();
             self.carry.resize(before + BLOCK_BYTES, 0);
-            let read = fill(&mut reader, &mut self.carry[before..]).map_err(broken)?;
+            let read = fill(&mut reader, &mut self.carry[before..]);
+            let read = read.map_err(|error| self.broken(error))?;
             self.carry.truncate(before + read);
+            if read == 0 {
+                return self.end();
+            }
             if std::mem::take(&mut is_first) && self.carry.starts_with(BYTE_ORDER_MARK) {
                 self.carry.drain(..BYTE_ORDER_MARK.len());
+                before = 0;
             }
-            if read == 0 {
-                let rest = std::mem::take(&mut self.carry);
-                return if rest.is_empty() {
-                    Ok(())
-                } else {
-                    self.send(rest)
-                };
-            }
-            match self.end_of_records() {
+            match self.scanner.read(&self.carry[before..]) {
                 Some(end) => {
-                    let rest = self.carry.split_off(end);
+                    let rest = self.carry.split_off(before + end);
                     let block = std::mem::replace(&mut self.carry, rest);
                     self.send(block)?;
                 }
                 None if self.carry.len() > RECORD_BYTES_MAX => {
-                    return Err(Some(ServiceError::invalid(format!(
-                        "the record that begins on line {} is longer than {} MiB: is a quote not \
-                         closed?",
+                    let hint = if self.scanner.is_quoted() {
+                        ": is a quote not closed?"
+                    } else {
+                        ""
+                    };
+                    return Err(Stop::Failed(ServiceError::invalid(format!(
+                        "{}, line {}: the record that begins here is longer than {} MiB{hint}",
+                        self.source,
                         self.line,
                         RECORD_BYTES_MAX >> 20
                     ))));
@@ -119,33 +138,54 @@ impl Cutter {
         }
     }
 
-    /// Just behind the last record that is whole.
-    fn end_of_records(&self) -> Option<usize> {
-        let last_line_end = || self.carry.iter().rposition(|byte| *byte == b'\n');
-        if self.records == Records::Lines || !self.carry.contains(&b'"') {
-            return last_line_end().map(|position| position + 1);
+    /// What is left may lack the end of its line, but not that of a quote: the value would be
+    /// the whole rest of the file.
+    fn end(&mut self) -> Result<(), Stop> {
+        let rest = std::mem::take(&mut self.carry);
+        if self.scanner.is_quoted() {
+            return Err(Stop::Failed(ServiceError::new(
+                ErrorKind::InvalidArgument,
+                "bad_row",
+                format!(
+                    "{}, line {}: a quote in the record that begins here is never closed. Nothing \
+                     was ingested",
+                    self.source, self.line
+                ),
+            )));
         }
-        // A doubled quote inside quotes closes and opens again, so counting is enough.
-        let mut is_quoted = false;
-        let mut end = None;
-        for (position, byte) in self.carry.iter().enumerate() {
-            match byte {
-                b'"' => is_quoted = !is_quoted,
-                b'\n' if !is_quoted => end = Some(position + 1),
-                _ => {}
-            }
+        if rest.is_empty() {
+            return Ok(());
         }
-        end
+        self.send(rest)
     }
 
-    fn send(&mut self, bytes: Vec<u8>) -> Result<(), Option<ServiceError>> {
+    fn send(&mut self, bytes: Vec<u8>) -> Result<(), Stop> {
         let first_line = self.line;
         self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let block = Block {
             bytes: bytes.into(),
             first_line,
         };
-        self.sender.blocking_send(Ok(block)).map_err(|_| None)
+        give(self.sender, block)
+    }
+
+    /// An error of the stream comes back as it was; others are of the gzip decoder.
+    fn broken(&self, error: std::io::Error) -> Stop {
+        let text = error.to_string();
+        let inner = error
+            .into_inner()
+            .and_then(|inner| inner.downcast::<ServiceError>().ok());
+        Stop::Failed(match inner {
+            Some(inner) => *inner,
+            None => ServiceError::new(
+                ErrorKind::InvalidArgument,
+                "corrupt_source",
+                format!(
+                    "{} cannot be unpacked: {text}. Nothing was ingested",
+                    self.source
+                ),
+            ),
+        })
     }
 }
 
@@ -160,16 +200,4 @@ fn fill(reader: &mut impl Read, mut buffer: &mut [u8]) -> std::io::Result<usize>
         }
     }
     Ok(wanted - buffer.len())
-}
-
-/// An error of the stream comes back as it was; others are of the gzip decoder.
-fn broken(error: std::io::Error) -> Option<ServiceError> {
-    let text = error.to_string();
-    let inner = error
-        .into_inner()
-        .and_then(|inner| inner.downcast::<ServiceError>().ok());
-    Some(match inner {
-        Some(inner) => *inner,
-        None => ServiceError::invalid(format!("the source cannot be unpacked: {text}")),
-    })
 }

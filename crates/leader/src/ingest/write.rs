@@ -1,11 +1,9 @@
 //! Batches to extents in the bucket.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
-use futures::stream::{FuturesOrdered, Stream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Extent, ExtentId, TableSchema};
 use slipstream_storage::{
@@ -13,13 +11,18 @@ use slipstream_storage::{
     ROW_GROUP_BYTES, ROW_GROUP_ROWS,
 };
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::IngestContext;
+use super::blocking::{compute, cores, died};
+use super::size::batch_bytes;
 
 /// Extents of one ingest that are on their way to the bucket at one time. Each is whole in
 /// memory; more of them would not make one connection faster.
-const UPLOADS_MAX: usize = 4;
+pub(super) const UPLOADS_MAX: usize = 4;
 
-/// Encodes rows and uploads the extents, in the rows' order. Row groups are encoded in parallel.
+/// Encodes rows and uploads the extents, in the rows' order. Row groups are encoded in parallel,
+/// while the extents before them are on their way.
 ///
 /// # Errors
 /// The first failure of the source, the encoder or the bucket. What was uploaded until then is
@@ -33,50 +36,39 @@ where
     E: Into<ServiceError>,
 {
     let layout = ExtentLayout::new(schema).map_err(encoding)?;
-    let cores = context.encoding.available_permits().max(1);
     let checked = batches.map(|batch| {
         let batch = batch.map_err(Into::into)?;
         check_nulls(&batch, schema)?;
         Ok::<_, ServiceError>(batch)
     });
-    let groups = group(checked, context.options.extent_rows_max);
-    let encoded = groups
-        .map(|group| {
-            let layout = layout.clone();
-            async move {
-                let Group {
-                    batches,
-                    ends_extent,
-                } = group?;
-                Ok::<_, ServiceError>((encode(context, layout, batches).await?, ends_extent))
-            }
-        })
-        .buffered(cores);
-    let mut encoded = std::pin::pin!(encoded);
+    let rows = layout.clone();
+    let encoded = group(checked, context.options.extent_rows_max)
+        .map(|group| encode(context, rows.clone(), group))
+        .buffered(cores());
+    assemble(encoded, layout)
+        .map(|extent| finish(context, extent))
+        .buffered(UPLOADS_MAX)
+        .try_collect()
+        .await
+}
 
-    let mut extents = Vec::new();
-    let mut uploads = FuturesOrdered::new();
-    let mut assembler: Option<ExtentAssembler> = None;
-    while let Some((rows, ends_extent)) = encoded.try_next().await? {
-        let mut extent = match assembler.take() {
-            Some(extent) => extent,
-            None => ExtentAssembler::new(&layout).map_err(encoding)?,
-        };
-        extent.append(rows).map_err(encoding)?;
-        if ends_extent || extent.size_bytes() >= EXTENT_BYTES_MAX {
-            uploads.push_back(finish(context, extent));
-        } else {
-            assembler = Some(extent);
+/// Puts row groups together until an extent is full.
+fn assemble(
+    encoded: impl Stream<Item = Result<(EncodedRows, bool), ServiceError>> + Send,
+    layout: ExtentLayout,
+) -> impl Stream<Item = Result<ExtentAssembler, ServiceError>> + Send {
+    let state = (Box::pin(encoded), layout);
+    futures::stream::try_unfold(state, |(mut encoded, layout)| async move {
+        let mut extent = ExtentAssembler::new(&layout).map_err(encoding)?;
+        while let Some((rows, ends_extent)) = encoded.try_next().await? {
+            extent.append(rows).map_err(encoding)?;
+            if ends_extent || extent.size_bytes() >= EXTENT_BYTES_MAX {
+                break;
+            }
         }
-        while uploads.len() >= UPLOADS_MAX {
-            extents.extend(uploads.try_next().await?);
-        }
-    }
-    if let Some(extent) = assembler.filter(|extent| extent.row_count() > 0) {
-        uploads.push_back(finish(context, extent));
-    }
-    extents.extend(uploads.try_collect::<Vec<_>>().await?);
-    Ok(extents)
+        let has_rows = extent.row_count() > 0;
+        Ok(has_rows.then_some((extent, (encoded, layout))))
+    })
 }
 
 /// Rows that are encoded together.
@@ -136,7 +128,7 @@ where
             }
             let batch = batch.slice(0, taken);
             rows += taken;
-            bytes += slice_bytes(&batch);
+            bytes += batch_bytes(&batch);
             batches.push(batch);
         }
         if rows == 0 {
@@ -168,50 +160,44 @@ where
     }
 }
 
-fn slice_bytes(batch: &RecordBatch) -> usize {
-    let columns = batch.columns().iter();
-    columns
-        .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
-        .sum()
-}
-
 async fn encode(
     context: &IngestContext,
     layout: ExtentLayout,
-    batches: Vec<RecordBatch>,
-) -> Result<EncodedRows, ServiceError> {
-    let slot = Arc::clone(&context.encoding)
-        .acquire_owned()
-        .await
-        .map_err(|_| ServiceError::internal("the node is stopping"))?;
-    let encoded = tokio::task::spawn_blocking(move || {
-        let encoded = layout.encode_rows(&batches);
-        drop(slot);
-        encoded
-    });
-    let encoded = encoded
-        .await
-        .map_err(|error| ServiceError::internal(error.to_string()))?;
-    encoded.map_err(encoding)
+    group: Result<Group, ServiceError>,
+) -> Result<(EncodedRows, bool), ServiceError> {
+    let Group {
+        batches,
+        ends_extent,
+    } = group?;
+    let encode = move || layout.encode_rows(&batches);
+    let rows = compute(&context.encoding, encode).await?;
+    Ok((rows.map_err(encoding)?, ends_extent))
 }
 
 /// Ends an extent and brings it to the bucket.
-async fn finish(context: &IngestContext, extent: ExtentAssembler) -> Result<Extent, ServiceError> {
+///
+/// A task of its own: it goes on while the ingest waits for its source, and ends with the ingest.
+async fn finish(
+    context: &IngestContext,
+    extent: Result<ExtentAssembler, ServiceError>,
+) -> Result<Extent, ServiceError> {
+    let extent = extent?;
     let id = ExtentId::new(context.entropy.uuid_at(context.clock.now()));
     let (created_on, tags) = (context.created_on, context.tags.clone());
-    // Hashing a large file takes a while: not on a thread that serves others.
-    let finished = tokio::task::spawn_blocking(move || extent.finish(id, created_on, tags));
-    let finished: EncodedExtent = finished
-        .await
-        .map_err(|error| ServiceError::internal(error.to_string()))?
-        .map_err(encoding)?;
-    context
-        .bucket
-        .upload_extent(context.database, &finished)
-        .await?;
+    let (bucket, database) = (context.bucket.clone(), context.database);
+    let upload = async move {
+        // Hashing a large file takes a while: not on a thread that serves others.
+        let finish = move || extent.finish(id, created_on, tags);
+        let finished = tokio::task::spawn_blocking(finish).await;
+        let finished: EncodedExtent = finished.map_err(|e| died(&e))?.map_err(encoding)?;
+        bucket.upload_extent(database, &finished).await?;
+        Ok::<_, ServiceError>(finished.extent)
+    };
+    let upload = AbortOnDropHandle::new(tokio::spawn(upload));
+    let extent = upload.await.map_err(|error| died(&error))??;
     metrics::counter!("slipstream_extents_written_total").increment(1);
-    metrics::counter!("slipstream_rows_written_total").increment(finished.extent.row_count);
-    Ok(finished.extent)
+    metrics::counter!("slipstream_rows_written_total").increment(extent.row_count);
+    Ok(extent)
 }
 
 /// Batches that come from a query may hold nulls where the table has none.

@@ -1,0 +1,233 @@
+//! Parquet and Arrow: what goes in comes out as it was, or is refused by name.
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
+    FixedSizeBinaryArray, Float32Array, Float64Array, ListArray, StringArray, StringViewArray,
+    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
+};
+use arrow::datatypes::{Int8Type, Int32Type};
+use arrow::ipc::writer::{FileWriter, StreamWriter};
+use parquet::arrow::ArrowWriter;
+
+use super::*;
+
+const NAMES: [&str; 3] = ["f.parquet", "f.arrow", "f.feather"];
+
+fn encoded(name: &str, batch: &RecordBatch) -> Vec<u8> {
+    let (mut bytes, schema) = (Vec::new(), batch.schema());
+    match name {
+        "f.parquet" => {
+            let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).expect("memory");
+            writer.write(batch).expect("memory");
+            writer.close().expect("memory");
+        }
+        "f.arrow" => {
+            let mut writer = StreamWriter::try_new(&mut bytes, &schema).expect("memory");
+            writer.write(batch).expect("memory");
+            writer.finish().expect("memory");
+        }
+        _ => {
+            let mut writer = FileWriter::try_new(&mut bytes, &schema).expect("memory");
+            writer.write(batch).expect("memory");
+            writer.finish().expect("memory");
+        }
+    }
+    bytes
+}
+
+/// Three rows of many types, the second one null.
+fn many_types() -> RecordBatch {
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]));
+    let inner = Arc::new(Field::new("n", DataType::Int64, true));
+    let nulls = arrow::buffer::NullBuffer::from(vec![true, false, true]);
+    let structs = StructArray::new(vec![inner].into(), vec![Arc::clone(&numbers)], Some(nulls));
+    let lists = [Some(vec![Some(1), None]), None, Some(vec![])];
+    let words = [Some("a"), None, Some("a")];
+    let bytes = [Some(b"ab".as_slice()), None, Some(b"cd".as_slice())];
+    let money = Decimal128Array::from(vec![Some(12_345), None, Some(-1)]);
+    let zoned = TimestampMicrosecondArray::from(vec![Some(1), None, Some(3)]);
+    let columns: Vec<ArrayRef> = vec![
+        numbers,
+        Arc::new(structs),
+        Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists)),
+        Arc::new(DictionaryArray::<Int8Type>::from_iter(words)),
+        Arc::new(StringArray::from_iter(words)),
+        Arc::new(StringViewArray::from_iter(words)),
+        Arc::new(BinaryArray::from_iter(bytes)),
+        Arc::new(
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes.into_iter(), 2)
+                .expect("two bytes"),
+        ),
+        Arc::new(money.with_precision_and_scale(10, 2).expect("fits")),
+        Arc::new(zoned.with_timezone("Europe/Berlin")),
+        Arc::new(Time64MicrosecondArray::from(vec![Some(1), None, Some(3)])),
+        Arc::new(Date32Array::from(vec![Some(1), None, Some(3)])),
+        Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
+        Arc::new(Float32Array::from(vec![Some(0.1), None, Some(f32::NAN)])),
+        Arc::new(UInt8Array::from(vec![Some(255), None, Some(0)])),
+    ];
+    let named = columns.into_iter().enumerate();
+    RecordBatch::try_from_iter_with_nullable(
+        named.map(|(n, column)| (format!("c{n}"), column, true)),
+    )
+    .expect("valid")
+}
+
+#[tokio::test]
+async fn every_type_comes_back_as_it_was_from_every_format() {
+    let world = World::new().await;
+    let batch = many_types();
+    let table = TableSchema::new(&batch.schema()).expect("valid");
+    for name in NAMES {
+        for table in [None, Some(&table)] {
+            // Cut into small chunks, as a network may.
+            let bytes = encoded(name, &batch);
+            let chunks = bytes.chunks(5).map(<[u8]>::to_vec).collect();
+            let source = world.open(name, chunks, table, 0).await.expect(name);
+            let batches: Vec<_> = source.batches.try_collect().await.expect(name);
+            assert_eq!(batches.len(), 1, "{name}");
+            for (found, expected) in batches[0].columns().iter().zip(batch.columns()) {
+                assert_eq!(found, expected, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_named_by_row_and_left_out_when_allowed() {
+    let world = World::new().await;
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![
+        Some(1.0),
+        Some(2.5),
+        None,
+        Some(-0.0),
+    ]));
+    let batch = RecordBatch::try_from_iter_with_nullable([("N", values, true)]).expect("valid");
+    let table = table(&[
+        ("n", DataType::Int64, false),
+        ("more", DataType::Utf8, true),
+    ]);
+    for name in NAMES {
+        let open = |max| world.open(name, vec![encoded(name, &batch)], Some(&table), max);
+        let source = open(0).await.expect("opens");
+        let error = source
+            .batches
+            .try_collect::<Vec<_>>()
+            .await
+            .expect_err("2.5 is not whole");
+        for part in [
+            name,
+            "row 2",
+            "'2.5' is not a Int64",
+            "Nothing was ingested",
+        ] {
+            assert!(error.message().contains(part), "{part}: {error}");
+        }
+        let source = open(2).await.expect("opens");
+        let batches: Vec<_> = source.batches.try_collect().await.expect("allowed");
+        assert_eq!(numbers(&batches[0], 0), [Some(1), Some(0)]);
+        assert_eq!(batches[0].column(1).null_count(), 2);
+        let rejects = source.rejects.take();
+        assert_eq!(rejects[1].line, 3);
+        assert!(rejects[1].reason.contains("NOT NULL"), "{:?}", rejects[1]);
+    }
+}
+
+#[tokio::test]
+async fn columns_that_cannot_fit_are_refused_before_a_row_is_read() {
+    let world = World::new().await;
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+    let batch =
+        |name: &str| RecordBatch::try_from_iter([(name, Arc::clone(&texts))]).expect("valid");
+    let table = table(&[("a", list(), true), ("b", DataType::Utf8, false)]);
+    for (column, parts) in [
+        ("z", ["'z'", "a, b"]),
+        ("a", ["'b'", "NOT NULL"]),
+        ("B", ["", ""]),
+    ] {
+        let opened = world
+            .open(
+                "f.parquet",
+                vec![encoded("f.parquet", &batch(column))],
+                Some(&table),
+                9,
+            )
+            .await;
+        match opened {
+            Ok(_) => assert_eq!(column, "B"),
+            Err(error) => {
+                for part in parts {
+                    assert!(error.message().contains(part), "{part}: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn list() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)))
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_off_or_damaged_is_refused_whole() {
+    let world = World::new().await;
+    let batch = many_types();
+    for name in NAMES {
+        let whole = encoded(name, &batch);
+        for length in (1..whole.len() - 20).step_by(97) {
+            let opened = world
+                .open(name, vec![whole[..length].to_vec()], None, 9)
+                .await;
+            let read = match opened {
+                Ok(source) => source.batches.try_collect::<Vec<_>>().await,
+                Err(error) => Err(error),
+            };
+            // A stream without its end mark may stop between two batches: then nothing is there.
+            let rows = read.map(|batches| batches.iter().map(RecordBatch::num_rows).sum::<usize>());
+            assert!(
+                rows.as_ref().map_or(true, |rows| *rows == 0),
+                "{name} {length}: {rows:?}"
+            );
+        }
+        // Damage in the middle: an error or other values, never a panic that looks like the end.
+        for position in (8..whole.len()).step_by(31) {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 0x55;
+            let opened = world.open(name, vec![damaged], None, 9).await;
+            let read = match opened {
+                Ok(source) => source.batches.try_collect::<Vec<_>>().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &read {
+                assert_eq!(error.code(), "corrupt_source", "{name} {position}: {error}");
+            }
+            if let Ok(batches) = read {
+                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                assert!(
+                    rows == 3 || name == "f.arrow",
+                    "{name} {position}: {rows} rows"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_fails_with_its_own_error() {
+    let world = World::new().await;
+    let batch = many_types();
+    for name in NAMES {
+        let start = encoded(name, &batch)[..300].to_vec();
+        let chunks = [
+            Ok(start.into()),
+            Err(ServiceError::invalid("the body broke off")),
+        ];
+        let body = IngestSource::Body(futures::stream::iter(chunks).boxed());
+        let opened = open_source(&world.context, body, None, name, &world.text, None, 0).await;
+        let read = match opened {
+            Ok(source) => source.batches.try_collect::<Vec<_>>().await,
+            Err(error) => Err(error),
+        };
+        assert_eq!(read.expect_err(name).message(), "the body broke off");
+    }
+}

@@ -1,0 +1,432 @@
+//! Text: where records end, what is refused, and what is never changed on the way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::StringArray;
+
+use super::*;
+
+/// More than fits in one block, so that cuts and line counts matter.
+const SEVERAL_BLOCKS: usize = 3 << 20;
+
+impl World {
+    /// All rows, from large chunks.
+    async fn all(
+        &self,
+        name: &str,
+        text: String,
+        table: Option<&TableSchema>,
+    ) -> Result<RecordBatch, ServiceError> {
+        let chunks = text
+            .into_bytes()
+            .chunks(60_000)
+            .map(<[u8]>::to_vec)
+            .collect();
+        let source = self.open(name, chunks, table, 0).await?;
+        let batches: Vec<_> = source.batches.try_collect().await?;
+        let schema = Arc::new(source.schema);
+        Ok(arrow::compute::concat_batches(&schema, &batches).expect("one schema"))
+    }
+
+    async fn error(&self, name: &str, text: &str, table: Option<&TableSchema>) -> String {
+        let rows = self.all(name, text.to_owned(), table).await;
+        rows.expect_err(text).to_string()
+    }
+}
+
+fn texts(batch: &RecordBatch, column: usize) -> &StringArray {
+    batch.column(column).as_string::<i32>()
+}
+
+fn assert_contains(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} in {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn inch_marks_do_not_shift_the_cuts_between_blocks() {
+    let world = World::new().await;
+    let table = table(&[("s", DataType::Utf8, true), ("n", DataType::Int64, true)]);
+    // An odd number of quotes that are text, then quotes that hold an end of line.
+    let mut text = String::from("s,n\n");
+    let mut rows = 0;
+    while text.len() < SEVERAL_BLOCKS {
+        text.push_str("5\" disk,1\n\"two\nlines, and \"\"quotes\"\"\",2\n3\" disk,3\n4\" disk,4\n");
+        rows += 4;
+    }
+    let batch = world
+        .all("f.csv", text, Some(&table))
+        .await
+        .expect("readable");
+    assert_eq!(batch.num_rows(), rows);
+    for row in 0..rows {
+        let (expected, number) = match row % 4 {
+            0 => ("5\" disk", 1),
+            1 => ("two\nlines, and \"quotes\"", 2),
+            2 => ("3\" disk", 3),
+            _ => ("4\" disk", 4),
+        };
+        assert_eq!(texts(&batch, 0).value(row), expected, "row {row}");
+        assert_eq!(
+            batch.column(1).as_primitive::<Int64Type>().value(row),
+            number
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_quote_that_is_never_closed_does_not_swallow_the_rest() {
+    let world = World::new().await;
+    let table = table(&[("s", DataType::Utf8, true)]);
+    let text = b"s\nx\n\"y\nz\nz\n".to_vec();
+    for bad_rows_max in [0, 100] {
+        let source = world
+            .open("f.csv", vec![text.clone()], Some(&table), bad_rows_max)
+            .await;
+        let read = match source {
+            Ok(source) => source.batches.try_collect::<Vec<_>>().await,
+            Err(error) => Err(error),
+        };
+        let error = read.expect_err("a quote is open");
+        assert_contains(
+            error.message(),
+            &["f.csv, line 3", "never closed", "Nothing was"],
+        );
+    }
+}
+
+#[tokio::test]
+async fn lines_are_counted_across_blocks_and_quoted_line_ends() {
+    let world = World::new().await;
+    let table = table(&[("s", DataType::Utf8, true), ("n", DataType::Int64, true)]);
+    let (mut text, mut line) = (String::from("s,n\n"), 1);
+    while text.len() < SEVERAL_BLOCKS {
+        text.push_str("\"two\nlines\",1\n\nx,2\r\n");
+        line += 4;
+    }
+    text.push_str("\"two\nlines\",three\ny,4\n");
+    let error = world.error("f.csv", &text, Some(&table)).await;
+    assert_contains(
+        &error,
+        &[&format!("f.csv, line {}, column 'n'", line + 1), "'three'"],
+    );
+}
+
+#[tokio::test]
+async fn gzip_is_known_by_a_first_byte_that_comes_alone_and_may_not_break_off() {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    for n in 0..100_000 {
+        writeln!(gzip, "{n}").expect("memory");
+    }
+    let bytes = gzip.finish().expect("memory");
+    let table = table(&[("n", DataType::Int64, true)]);
+    let read = async |chunks, name| {
+        let mut world = World::new().await;
+        world.text.header = false;
+        let source = world.open(name, chunks, Some(&table), 0).await?;
+        source.batches.try_collect::<Vec<_>>().await
+    };
+    let chunks = vec![bytes[..1].to_vec(), bytes[1..].to_vec()];
+    let batches = read(chunks, "f.csv").await.expect("readable");
+    assert_eq!(
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
+        100_000
+    );
+    let error = read(vec![bytes[..bytes.len() / 2].to_vec()], "f.csv.gz").await;
+    let error = error.expect_err("half of a file");
+    assert_eq!(error.code(), "corrupt_source");
+    assert_contains(error.message(), &["f.csv.gz", "unpacked"]);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_fails_with_its_own_error() {
+    let world = World::new().await;
+    let chunks = [
+        Ok(Bytes::from_static(b"n\n1\n2\n")),
+        Err(ServiceError::invalid("the body broke off")),
+    ];
+    let body = IngestSource::Body(futures::stream::iter(chunks).boxed());
+    let table = table(&[("n", DataType::Int64, true)]);
+    let text = TextOptions::default();
+    let opened = open_source(&world.context, body, None, "f.csv", &text, Some(&table), 9).await;
+    let read = match opened {
+        Ok(source) => source.batches.try_collect::<Vec<_>>().await,
+        Err(error) => Err(error),
+    };
+    assert_eq!(read.expect_err("broken").message(), "the body broke off");
+}
+
+#[tokio::test]
+async fn rows_of_the_wrong_width_or_encoding_are_named() {
+    let world = World::new().await;
+    let table = table(&[("a", DataType::Utf8, true), ("b", DataType::Utf8, true)]);
+    let mut bytes = b"a,b\n1,2\n3\n4,".to_vec();
+    bytes.extend(b"\xff\xfe\n5,6\n");
+    let source = world
+        .open("f.csv", vec![bytes], Some(&table), 2)
+        .await
+        .expect("opens");
+    let batches: Vec<_> = source
+        .batches
+        .try_collect()
+        .await
+        .expect("within the limit");
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let rejects = source.rejects.take();
+    assert_eq!((rows, rejects.len()), (2, 2));
+    assert_eq!((rejects[0].line, rejects[0].column.as_deref()), (3, None));
+    assert_contains(&rejects[0].reason, &["1 values where 2"]);
+    assert_eq!(
+        (rejects[1].line, rejects[1].column.as_deref()),
+        (4, Some("b"))
+    );
+    assert_contains(&rejects[1].reason, &["UTF-8"]);
+}
+
+#[tokio::test]
+async fn headers_that_cannot_be_right_are_refused() {
+    let world = World::new().await;
+    let table = table(&[
+        ("a", DataType::Int64, true),
+        ("l", list_of(DataType::Int64), true),
+    ]);
+    for (text, part) in [
+        ("a,a\n1,2\n", "'a' twice"),
+        ("a,A\n1,2\n", "two columns for the table's 'a'"),
+        ("a,\n1,2\n", "column 2 has no name"),
+        ("l\n1\n", "send JSON lines, Parquet or Arrow"),
+    ] {
+        assert_contains(
+            &world.error("f.csv", text, Some(&table)).await,
+            &["f.csv", part],
+        );
+    }
+}
+
+fn list_of(data_type: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(data_type, true)))
+}
+
+#[tokio::test]
+async fn a_column_that_changes_its_kind_later_says_how_to_go_on() {
+    let world = World::new().await;
+    let mut text = String::from("n\n");
+    while text.len() < infer::SAMPLE_BYTES + SEVERAL_BLOCKS {
+        text.push_str("12345678901234\n");
+    }
+    text.push_str("late\n");
+    let error = world.error("f.csv", &text, None).await;
+    assert_contains(
+        &error,
+        &[
+            "'late' is not a Int64",
+            "inferred",
+            "create the table",
+            "--max-bad-rows",
+        ],
+    );
+}
+
+/// Whatever type a text makes inference choose, the decoder must be able to read that text.
+#[tokio::test]
+async fn what_is_inferred_from_a_text_can_be_decoded() {
+    let world = World::new().await;
+    let mut lost = Vec::new();
+    for text in [
+        "1",
+        "-1",
+        "+1",
+        "+1.5",
+        "-0",
+        "0",
+        "00",
+        "-01",
+        "1.",
+        ".5",
+        "-.5",
+        "1e5",
+        "1E-5",
+        "1e400",
+        "0x1F",
+        "1_000",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "nan",
+        "NaN",
+        "inf",
+        "-Infinity",
+        "true",
+        "TRUE",
+        "t",
+        "yes",
+        "2013-01-31",
+        "2013-1-31",
+        "2013-02-30",
+        "+201-01-01",
+        "0000-01-01",
+        "9999-12-31",
+        "2013-01-01T10:00:00Z",
+        "2013-01-01 10:00:00Z",
+        "2013-01-01T10:00:00+02:00",
+        "2013-01-01T10:00:00+0200",
+        "2013-01-01 10:00:00 UTC",
+        "2013-01-01T10:00:00",
+        "2013-01-01 10:00:00.123456789",
+        "2013-01-01T10:00",
+        "2013-01-01t10:00:00z",
+        "2016-12-31T23:59:60Z",
+        "2013-01-01T24:00:00",
+        "2013-01-01T1:00:00",
+        "99999-01-01 00:00:00",
+        " 1",
+        "1 ",
+        "１",
+        "",
+        "NA",
+        "x",
+    ] {
+        let json = serde_json::json!({ "c": text }).to_string();
+        for (name, text) in [("f.csv", format!("c,d\n{text},x\n")), ("f.jsonl", json)] {
+            match world.rows(name, &text, None).await {
+                Ok(batch) if batch.num_rows() == 1 => {}
+                other => lost.push(format!("{text:?}: {other:?}")),
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+#[tokio::test]
+async fn numbers_in_json_keep_their_fractions_or_are_refused() {
+    let world = World::new().await;
+    let table = table(&[
+        ("n", DataType::Int64, true),
+        ("u", DataType::UInt64, true),
+        ("l", list_of(DataType::Int64), true),
+    ]);
+    let good =
+        "{\"n\": -9223372036854775808, \"u\": 18446744073709551615}\n{\"n\": 2.0, \"l\": [1e3]}\n";
+    let batch = world
+        .rows("f.jsonl", good, Some(&table))
+        .await
+        .expect("whole numbers");
+    assert_eq!(numbers(&batch, 0), [Some(i64::MIN), Some(2)]);
+    for (bad, column) in [
+        ("{\"n\": 2.5}", "n"),
+        ("{\"n\": 1e30}", "n"),
+        ("{\"u\": -1}", "u"),
+        ("{\"l\": [1, 2.5]}", "l"),
+    ] {
+        let text = format!("{good}{bad}\n");
+        let error = world.error("f.jsonl", &text, Some(&table)).await;
+        assert_contains(&error, &["line 3", &format!("column '{column}'")]);
+    }
+}
+
+#[tokio::test]
+async fn json_columns_may_have_any_type_of_the_table() {
+    let world = World::new().await;
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let table = table(&[
+        ("d", dictionary, true),
+        ("v", DataType::Utf8View, true),
+        ("i", DataType::Int8, false),
+        ("t", DataType::Time64(TimeUnit::Microsecond), true),
+    ]);
+    let text = "{\"d\": \"a\", \"v\": 7, \"i\": 1, \"t\": \"10:20:30\"}\n{\"i\": 2}\n";
+    let batch = world
+        .rows("f.jsonl", text, Some(&table))
+        .await
+        .expect("readable");
+    assert_eq!(batch.schema(), table.arrow());
+    assert_eq!(batch.column(1).as_string_view().value(0), "7");
+    for (bad, part) in [
+        ("{\"i\": 300}", "'300' is not a Int8"),
+        (
+            "{\"v\": \"x\"}",
+            "column 'i': is null, and the column is NOT NULL",
+        ),
+        (
+            "{\"i\": null}",
+            "column 'i': is null, and the column is NOT NULL",
+        ),
+        ("[1]", "not a JSON object"),
+    ] {
+        let error = world.error("f.jsonl", bad, Some(&table)).await;
+        assert_contains(&error, &["f.jsonl, line 1", part]);
+    }
+}
+
+#[tokio::test]
+async fn times_in_json_are_found_and_other_texts_stay_texts() {
+    let world = World::new().await;
+    let text = "{\"at\": \"2013-01-01T10:00:00Z\", \"day\": \"2013-01-01\", \"code\": \"007\", \"mix\": 1}\n\
+                {\"at\": null, \"day\": \"2013-01-02\", \"code\": \"8\", \"mix\": \"x\"}\n";
+    let batch = world.rows("f.jsonl", text, None).await.expect("readable");
+    let type_of = |name| {
+        batch
+            .schema()
+            .field_with_name(name)
+            .expect("found")
+            .data_type()
+            .clone()
+    };
+    let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    assert_eq!((type_of("at"), type_of("day")), (utc, DataType::Date32));
+    assert_eq!(
+        (type_of("code"), type_of("mix")),
+        (DataType::Utf8, DataType::Utf8)
+    );
+    let error = world
+        .error("f.json", "[\n{\"a\": 1},\n{\"a\": 2}\n]\n", None)
+        .await;
+    assert_contains(&error, &["f.json", "on a line of its own"]);
+}
+
+/// Counts what is taken of an endless source while nobody takes the rows.
+#[tokio::test]
+async fn a_source_is_not_read_ahead_of_whoever_takes_the_rows() {
+    const CHUNK_BYTES: usize = 1 << 18;
+    // Blocks in the queue, in the decoders, with the cutter, and in its buffers.
+    const BLOCKS_HELD_MAX: usize = 16;
+    let mut world = World::new().await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&taken);
+    let chunk = Bytes::from("1234567\n".repeat(CHUNK_BYTES / 8));
+    let endless = futures::stream::repeat_with(move || {
+        counter.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
+        Ok(chunk.clone())
+    });
+    let body = IngestSource::Body(endless.boxed());
+    world.text.header = false;
+    let table = table(&[("n", DataType::Int64, true)]);
+    let opened = open_source(
+        &world.context,
+        body,
+        None,
+        "f.csv",
+        &world.text,
+        Some(&table),
+        0,
+    );
+    let mut batches = opened.await.expect("opens").batches;
+    for _ in 0..40 {
+        assert!(batches.try_next().await.expect("readable").is_some());
+    }
+    // The reading thread comes to a stand by itself.
+    let mut before = 0;
+    while before != taken.load(Ordering::SeqCst) {
+        before = taken.load(Ordering::SeqCst);
+        tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>())
+            .await
+            .expect_err("pending");
+    }
+    let given = 40 * BATCH_ROWS * "1234567\n".len();
+    assert!(
+        before - given.min(before) <= BLOCKS_HELD_MAX << 20,
+        "{before} bytes were read"
+    );
+}
