@@ -47,8 +47,7 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.url)?;
     let body = AttachRequest {
         name: args.name,
-        leader: args.leader,
-        database: args.database,
+        ..AttachRequest::of(args.leader, args.database)
     };
     let request = client
         .request(Method::POST, &["v1", "attachments"])
@@ -62,7 +61,9 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
     let state = match attachment.provisioning_state {
         ProvisioningState::Succeeded => {
             let version = attachment
-                .version
+                .databases
+                .first()
+                .and_then(|database| database.version)
                 .map_or_else(String::new, |v| format!(" at version {v}"));
             format!("is served{version}")
         }
@@ -73,7 +74,7 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
                 .unwrap_or_default();
             anyhow::bail!(
                 "database '{}' is attached as '{}', but cannot be served: {why}",
-                attachment.database,
+                attachment.terms.database,
                 attachment.name
             );
         }
@@ -81,7 +82,7 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
     };
     println!(
         "database '{}' of leader '{}' is attached as '{}' and {state}",
-        attachment.database, attachment.leader, attachment.name
+        attachment.terms.database, attachment.leader, attachment.name
     );
     Ok(())
 }

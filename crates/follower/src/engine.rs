@@ -8,11 +8,14 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, DatabaseReadiness, Description, Engine, ErrorKind,
-    IngestReceipt, IngestRequest, NodeIdentity, ProvisioningError, ProvisioningState, Readiness,
-    ServiceError, SqlRequest,
+    Answer, AttachRequest, AttachedDatabase, Attachment, DatabaseReadiness, Description, Engine,
+    ErrorKind, IngestReceipt, IngestRequest, NodeIdentity, ProvisioningError, ProvisioningState,
+    Readiness, ServiceError, SqlRequest,
 };
-use slipstream_model::{BucketId, ClusterName, DatabaseId, DatabaseName, Freshness, WhenStale};
+use slipstream_model::{
+    AttachTerms, BucketId, ClusterName, DatabaseId, DatabaseName, DatabaseSelection, Freshness,
+    PrincipalsModificationKind, WhenStale,
+};
 use slipstream_proto::sync::{AttachFollowerRequest, DetachFollowerRequest};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
@@ -402,19 +405,27 @@ fn attachment_of(following: &Following) -> Attachment {
         (Some(_), None) => ProvisioningState::Succeeded,
         (None, None) => ProvisioningState::Creating,
     };
+    let error = served.suspension.map(|message| ProvisioningError {
+        code: "suspended".to_owned(),
+        message,
+    });
     Attachment {
         name: configuration.name.clone(),
         leader: configuration.leader.clone(),
         leader_url: following.leader_url.clone(),
-        database: configuration.database.clone(),
-        database_id: configuration.database_id.to_string(),
+        terms: AttachTerms::of(DatabaseSelection::All),
+        default_principals_modification_kind: PrincipalsModificationKind::default(),
         bucket_id: configuration.bucket_id.to_string(),
         provisioning_state: state,
-        error: served.suspension.map(|message| ProvisioningError {
-            code: "suspended".to_owned(),
-            message,
-        }),
-        version: served.state.map(|state| state.version().get()),
+        error: error.clone(),
+        databases: vec![AttachedDatabase {
+            name: configuration.database.clone(),
+            original_name: configuration.database.clone(),
+            database_id: configuration.database_id.to_string(),
+            provisioning_state: state,
+            error,
+            version: served.state.map(|state| state.version().get()),
+        }],
     }
 }
 

@@ -9,10 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use slipstream_model::{ClusterName, Freshness, FreshnessRequirement, Timestamp};
+use slipstream_model::{ClusterName, Freshness, FreshnessRequirement, OverrideChange, Timestamp};
 use slipstream_query::{Parameters, QueryStream};
 
-use crate::ServiceError;
+use crate::{
+    AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
+    FollowerDescription, Invitation, InviteRequest, ServiceError,
+};
 
 /// A node: leader or follower. Doors authenticate, translate and stream; what a request means is
 /// decided behind this trait.
@@ -30,7 +33,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Takes rows in. All of them become visible in one commit, or none.
     async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError>;
 
-    /// Starts following a database of a leader. Idempotent.
+    /// Puts an attached database configuration: starts following, or changes what is followed.
+    /// Idempotent. A leader that cannot be asked leaves a configuration that is there as it is.
     async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError>;
 
     /// Stops following. The leader's data stays as it is.
@@ -39,8 +43,74 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The attached database configurations of this node.
     fn attachments(&self) -> Vec<Attachment>;
 
+    /// The databases of this node, owned and followed.
+    fn databases(&self) -> Vec<DatabaseDescription> {
+        Vec::new()
+    }
+
+    /// Who follows databases of this node.
+    fn followers(&self) -> Vec<FollowerDescription> {
+        Vec::new()
+    }
+
+    /// Makes a follower cluster stop following: the leader's side of detaching. Idempotent.
+    async fn detach_follower(
+        &self,
+        cluster: &str,
+        configuration: &str,
+    ) -> Result<(), ServiceError> {
+        let _ = (cluster, configuration);
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// Lets whoever has the answer's token attach a database of this node.
+    async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
+        let _ = request;
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// Takes an invitation back. Followers that used it stay attached.
+    async fn revoke_invitation(&self, id: &str) -> Result<(), ServiceError> {
+        let _ = id;
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// Changes this node's own settings for a followed database.
+    async fn override_settings(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<(), ServiceError> {
+        let _ = (database, change);
+        Err(follows_nothing(self.identity()))
+    }
+
+    /// The followed databases of this node with their own settings.
+    fn overrides(&self) -> Vec<FollowerDatabase> {
+        Vec::new()
+    }
+
     /// Whether the node can answer queries.
     fn readiness(&self) -> Readiness;
+}
+
+fn owns_nothing(node: &NodeIdentity) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Unsupported,
+        "not_a_leader",
+        format!(
+            "cluster '{}' is a follower and owns no databases",
+            node.cluster
+        ),
+    )
+}
+
+fn follows_nothing(node: &NodeIdentity) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Unsupported,
+        "not_a_follower",
+        format!("cluster '{}' does not follow databases", node.cluster),
+    )
 }
 
 /// Who a node is.
@@ -260,64 +330,6 @@ pub struct Reject {
     pub reason: String,
     /// The whole row as it stood, for text formats.
     pub row: Option<String>,
-}
-
-/// A database to follow.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AttachRequest {
-    /// The configuration's name; the database's when not given.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// The leader cluster.
-    pub leader: String,
-    /// The database at the leader.
-    pub database: String,
-}
-
-/// An attached database configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Attachment {
-    /// The configuration's name.
-    pub name: String,
-    /// The leader cluster.
-    pub leader: String,
-    /// Where the leader answers gRPC.
-    pub leader_url: String,
-    /// The database.
-    pub database: String,
-    /// Its id.
-    pub database_id: String,
-    /// The bucket both read.
-    pub bucket_id: String,
-    /// How far the attach has come.
-    pub provisioning_state: ProvisioningState,
-    /// Why it failed.
-    pub error: Option<ProvisioningError>,
-    /// The version that is served.
-    pub version: Option<u64>,
-}
-
-/// The states of an asynchronous management operation, as Azure names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ProvisioningState {
-    /// The first synchronisation is under way.
-    Creating,
-    /// It is being served.
-    Succeeded,
-    /// It cannot be served; the error says why.
-    Failed,
-    /// It is being removed.
-    Deleting,
-}
-
-/// Why a management operation failed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ProvisioningError {
-    /// A stable code.
-    pub code: String,
-    /// For people.
-    pub message: String,
 }
 
 /// Whether a node can answer.

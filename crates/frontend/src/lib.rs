@@ -18,11 +18,16 @@ mod metrics;
 pub mod runtime;
 mod server;
 pub mod settings;
+mod sharing;
 
 pub use engine::{
-    Answer, AttachRequest, Attachment, DatabaseReadiness, Description, Engine, IngestFormat,
-    IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, ProvisioningError,
-    ProvisioningState, Readiness, Reject, SqlRequest, TableMode, TextOptions,
+    Answer, DatabaseReadiness, Description, Engine, IngestFormat, IngestReceipt, IngestRequest,
+    IngestSource, NodeIdentity, NodeRole, Readiness, Reject, SqlRequest, TableMode, TextOptions,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use server::{NodeServer, ServeError, ServerOptions};
+pub use sharing::{
+    AttachRequest, AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource,
+    FollowerDatabase, FollowerDescription, Invitation, InviteRequest, ProvisioningError,
+    ProvisioningState, ShareOrigin,
+};

@@ -25,8 +25,11 @@ mod extent;
 mod freshness;
 mod ids;
 mod name;
+mod overrides;
+mod principal;
 mod random;
 mod schema;
+mod sharing;
 mod statistics;
 mod time;
 
@@ -35,8 +38,20 @@ pub use extent::{ColumnStatistics, Extent, SortOrder};
 pub use freshness::{Freshness, FreshnessRequirement, WhenStale};
 pub use ids::{BucketId, CommitId, DatabaseId, Epoch, ExtentId, TableId, Version};
 pub use name::{ClusterName, DatabaseName, InvalidName, TableName};
+pub use overrides::{
+    CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,
+    Overrides,
+};
+pub use principal::{
+    ClusterRole, DatabasePrincipal, DatabaseRole, InvalidPrincipal, PrincipalKind, PrincipalName,
+    UnknownRole,
+};
 pub use random::Entropy;
 pub use schema::{Column, ColumnId, InvalidSchema, TableSchema};
+pub use sharing::{
+    ALL_DATABASES, AttachTerms, CachingPoliciesModificationKind, DatabaseSelection, EntityKind,
+    InvalidTerms, PrincipalsModificationKind, SHARING_ENTRIES_MAX, TableLevelSharing, UnknownKind,
+};
 pub use statistics::{ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic};
 pub use time::{Clock, ManualClock, Sleep, Timestamp, TimestampParseError};
 
