@@ -155,7 +155,7 @@ async fn follower_serves_what_it_attached(leader: &Node, follower: &Node) -> Res
     assert_eq!(attachment["database"], json!("shop"));
     let again = follower.attach(leader, "shop").await?;
     assert_eq!(
-        attachment["database_id"], again["database_id"],
+        attachment["databases"][0]["database_id"], again["databases"][0]["database_id"],
         "attaching twice is one attach"
     );
 

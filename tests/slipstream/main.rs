@@ -30,4 +30,5 @@ mod flight;
 mod full_disk;
 mod health;
 mod requests;
+mod sharing;
 mod types;

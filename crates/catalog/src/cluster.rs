@@ -6,4 +6,4 @@ mod state;
 
 pub use op::ClusterOp;
 pub(crate) use record::ClusterRecord;
-pub use state::{ClusterState, FollowerRecord};
+pub use state::{ClusterState, FollowerRecord, InvitationRecord};

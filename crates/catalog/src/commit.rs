@@ -1,5 +1,9 @@
 //! One numbered object of a log, decoded but not yet verified against a state.
 
+mod redact;
+
+pub use redact::Redactor;
+
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{BucketId, CommitId, Digest, Epoch, Timestamp, Version};

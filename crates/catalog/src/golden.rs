@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use bytes::Bytes;
-use slipstream_model::{BucketId, DatabaseName, Epoch, Timestamp};
+use slipstream_model::{BucketId, DatabaseName, Digest, Epoch, TableLevelSharing, Timestamp};
 use uuid::Uuid;
 
 use crate::checkpoint::format as checkpoint;
@@ -17,8 +17,8 @@ use crate::extents::{Removed, Segment};
 use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
-    ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, TableState,
-    WriterContext,
+    ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, FollowerRecord,
+    InvitationRecord, TableState, WriterContext,
 };
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
@@ -116,12 +116,14 @@ fn golden_commits_of_a_cluster() {
         ),
         (
             "attach_follower",
-            vec![ClusterOp::AttachFollower {
-                follower_cluster: follower_cluster.clone(),
+            vec![ClusterOp::AttachFollower(FollowerRecord {
+                cluster: follower_cluster.clone(),
                 configuration: configuration.clone(),
-                database_id: DATABASE,
+                database_id: Some(DATABASE),
+                sharing: Arc::default(),
+                invitation: None,
                 attached_at: Timestamp::from_micros(-1),
-            }],
+            })],
         ),
         (
             "detach_follower",
@@ -143,6 +145,71 @@ fn golden_commits_of_a_cluster() {
         &context(12),
         ops,
     );
+}
+
+#[test]
+fn golden_commits_of_sharing() {
+    let sharing = Arc::new(TableLevelSharing {
+        tables_to_include: vec!["fl*".into(), "planes".into()],
+        tables_to_exclude: vec!["*_raw".into()],
+        functions_to_exclude: vec!["*".into()],
+        ..TableLevelSharing::default()
+    });
+    let invitation = Uuid::from_u128(0x1417);
+    let ops = vec![
+        (
+            "create_shared_database",
+            vec![
+                ClusterOp::CreateDatabase {
+                    id: DATABASE,
+                    name: DatabaseName::new("production").expect("a name"),
+                    if_not_exists: false,
+                },
+                ClusterOp::CreateInvitation {
+                    id: invitation,
+                    invitation: InvitationRecord {
+                        database_id: DATABASE,
+                        token_sha256: Digest::of(b"secret"),
+                        sharing: Arc::clone(&sharing),
+                        expires_at: Timestamp::from_micros(86_400_000_000),
+                        invitee: "ada@example.org".into(),
+                    },
+                },
+            ],
+        ),
+        (
+            "attach_filtered_follower",
+            vec![ClusterOp::AttachFollower(FollowerRecord {
+                cluster: cluster("science"),
+                configuration: "some of it".into(),
+                database_id: Some(DATABASE),
+                sharing,
+                invitation: Some(invitation),
+                attached_at: Timestamp::from_micros(5),
+            })],
+        ),
+        (
+            "attach_follower_of_all",
+            vec![ClusterOp::AttachFollower(FollowerRecord {
+                cluster: cluster("science"),
+                configuration: "everything".into(),
+                database_id: None,
+                sharing: Arc::default(),
+                invitation: None,
+                attached_at: Timestamp::from_micros(6),
+            })],
+        ),
+        (
+            "revoke_invitation",
+            vec![ClusterOp::RevokeInvitation { id: invitation }],
+        ),
+    ];
+    let context = context(13);
+    let empty = ClusterState::empty(BUCKET, cluster("prod"));
+    let ops = std::iter::once(("sharing_open", vec![]))
+        .chain(ops)
+        .collect();
+    assert_golden_log(empty, &context, ops);
 }
 
 /// A state from a root whose tables share at most one segment.

@@ -78,8 +78,8 @@ mod reader;
 mod testing;
 mod writer;
 
-pub use cluster::{ClusterOp, ClusterState, FollowerRecord};
-pub use commit::{COMMIT_BYTES_MAX, Commit};
+pub use cluster::{ClusterOp, ClusterState, FollowerRecord, InvitationRecord};
+pub use commit::{COMMIT_BYTES_MAX, Commit, Redactor};
 pub use database::{DatabaseState, TableState};
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};

@@ -165,4 +165,7 @@ pub enum OpError {
         /// The name of its attached database configuration.
         configuration: String,
     },
+    /// No such invitation, or not any more.
+    #[error("there is no invitation {0}")]
+    InvitationNotFound(uuid::Uuid),
 }

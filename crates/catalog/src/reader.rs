@@ -1,8 +1,10 @@
 //! Reading a log from the bucket, without asking it for a listing: numbers are probed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::join_all;
-use slipstream_model::{ClusterName, DatabaseId, Version};
+use slipstream_model::{ClusterName, DatabaseId, TableLevelSharing, Version};
 use slipstream_storage::{BucketPath, BucketReader, StorageError};
 
 use crate::log::{self, LogState};
@@ -42,12 +44,31 @@ impl<S> Loaded<S> {
 pub struct DatabaseReader {
     bucket: BucketReader,
     database: DatabaseId,
+    sharing: Arc<TableLevelSharing>,
 }
 
 impl DatabaseReader {
     /// Makes no request.
     pub fn new(bucket: BucketReader, database: DatabaseId) -> Self {
-        Self { bucket, database }
+        Self::within(bucket, database, Arc::default())
+    }
+
+    /// Reads only what `sharing` allows of a database. Makes no request.
+    pub fn within(
+        bucket: BucketReader,
+        database: DatabaseId,
+        sharing: Arc<TableLevelSharing>,
+    ) -> Self {
+        Self {
+            bucket,
+            database,
+            sharing,
+        }
+    }
+
+    /// The database before its first commit.
+    pub fn empty(&self) -> DatabaseState {
+        DatabaseState::empty_within(self.bucket.id(), self.database, &self.sharing)
     }
 
     /// The database.
@@ -64,11 +85,7 @@ impl DatabaseReader {
     /// When the bucket does not answer. A log object that cannot be trusted is no error: see
     /// [`Loaded::corrupt`].
     pub async fn load(&self) -> Result<Loaded, CatalogError> {
-        load(
-            &self.bucket,
-            DatabaseState::empty(self.bucket.id(), self.database),
-        )
-        .await
+        load(&self.bucket, self.empty()).await
     }
 
     /// The state at a version that a checkpoint was written at.
@@ -76,7 +93,7 @@ impl DatabaseReader {
     /// # Errors
     /// When there is no such checkpoint, or part of it is lost or damaged.
     pub async fn read_checkpoint(&self, version: Version) -> Result<DatabaseState, CatalogError> {
-        checkpoint::load(&self.bucket, self.database, version).await
+        checkpoint::load(&self.bucket, &self.empty(), version).await
     }
 
     /// The bytes of the commit after a state; `None` when there is none yet. One request.

@@ -157,11 +157,7 @@ impl Demo {
         step("The follower attaches the database: no data is copied");
         let started = now();
         let client = Client::new(&self.follower.url)?;
-        let body = AttachRequest {
-            name: None,
-            leader: "leader".into(),
-            database: "nyc".into(),
-        };
+        let body = AttachRequest::of("leader", "nyc");
         let request = client
             .request(Method::POST, &["v1", "attachments"])
             .json(&body);
@@ -169,7 +165,8 @@ impl Demo {
         if attachment.provisioning_state != ProvisioningState::Succeeded {
             bail!("the attach ended as {:?}", attachment.provisioning_state);
         }
-        let version = attachment.version.unwrap_or_default();
+        let version = attachment.databases.first().and_then(|d| d.version);
+        let version = version.unwrap_or_default();
         say(&format!(
             "attached at version {version} in {}",
             seconds(started.elapsed())

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use slipstream_model::{BucketId, DatabaseId};
+use slipstream_model::{
+    AttachTerms, BucketId, DatabaseId, DatabaseName, DatabaseSelection, Overrides,
+    PrincipalsModificationKind,
+};
 
 /// More attachments than this on one node are refused: each costs two streams and a task.
 pub(crate) const ATTACHMENTS_MAX: usize = 1_000;
 
 /// One attached database configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Configuration {
     /// Its name, unique on this node.
     pub name: String,
@@ -20,12 +22,40 @@ pub struct Configuration {
     pub leader: String,
     /// Where the leader answered gRPC when the database was attached.
     pub leader_url: String,
-    /// The database at the leader, and here.
-    pub database: String,
-    /// Its id, which says where it stands in the bucket.
-    pub database_id: DatabaseId,
     /// The bucket.
     pub bucket_id: BucketId,
+    /// What is attached.
+    pub terms: AttachTerms,
+    /// How principals combine in a database that comes with it.
+    pub default_principals_modification_kind: PrincipalsModificationKind,
+    /// The databases that have come with it. Kept, so that a follower starts while its leader is
+    /// down.
+    pub databases: Vec<FollowedDatabase>,
+}
+
+/// A database that came with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedDatabase {
+    /// Its id, which says where it stands in the bucket.
+    pub id: DatabaseId,
+    /// Its name at the leader.
+    pub original_name: DatabaseName,
+    /// This node's own settings for it.
+    pub overrides: Overrides,
+}
+
+impl Configuration {
+    /// A database that comes with the configuration from now on.
+    pub fn followed(&self, id: DatabaseId, original_name: DatabaseName) -> FollowedDatabase {
+        FollowedDatabase {
+            id,
+            original_name,
+            overrides: Overrides {
+                principals_modification_kind: self.default_principals_modification_kind,
+                ..Overrides::default()
+            },
+        }
+    }
 }
 
 /// The file's shape.
@@ -36,7 +66,70 @@ struct File {
     attachments: Vec<Configuration>,
 }
 
-const FORMAT_VERSION: u32 = 1;
+/// The file's shape before configurations had terms.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstFile {
+    attachments: Vec<FirstConfiguration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstConfiguration {
+    name: String,
+    leader: String,
+    leader_url: String,
+    database: DatabaseName,
+    database_id: DatabaseId,
+    bucket_id: BucketId,
+}
+
+impl From<FirstConfiguration> for Configuration {
+    fn from(first: FirstConfiguration) -> Self {
+        let mut configuration = Self {
+            name: first.name,
+            leader: first.leader,
+            leader_url: first.leader_url,
+            bucket_id: first.bucket_id,
+            terms: AttachTerms::of(DatabaseSelection::One(first.database.clone())),
+            default_principals_modification_kind: PrincipalsModificationKind::default(),
+            databases: Vec::new(),
+        };
+        let followed = configuration.followed(first.database_id, first.database);
+        configuration.databases.push(followed);
+        configuration
+    }
+}
+
+/// What every version of the file has.
+#[derive(Debug, Deserialize)]
+struct Header {
+    format_version: u32,
+}
+
+const FORMAT_VERSION: u32 = 2;
+
+fn read(bytes: &[u8]) -> Result<Vec<Configuration>, String> {
+    let damaged = |error: serde_json::Error| {
+        format!("not a list of attachments: {error}; repair it, or remove it and attach again")
+    };
+    let header: Header = serde_json::from_slice(bytes).map_err(damaged)?;
+    match header.format_version {
+        1 => {
+            let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(damaged)?;
+            if let Some(object) = value.as_object_mut() {
+                object.remove("format_version");
+            }
+            let file: FirstFile = serde_json::from_value(value).map_err(damaged)?;
+            Ok(file.attachments.into_iter().map(Into::into).collect())
+        }
+        FORMAT_VERSION => {
+            let file: File = serde_json::from_slice(bytes).map_err(damaged)?;
+            Ok(file.attachments)
+        }
+        newer => Err(format!("format version {newer} is newer than this program")),
+    }
+}
 
 /// The file with the attachments could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -64,24 +157,14 @@ impl Attachments {
             path: path.clone(),
             reason,
         };
-        let file: File = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                fail(format!(
-                    "not a list of attachments: {error}; repair it, or remove it and attach again"
-                ))
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => File::default(),
+        let configurations = match std::fs::read(&path) {
+            Ok(bytes) => read(&bytes).map_err(fail)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(fail(error.to_string())),
         };
-        if file.format_version > FORMAT_VERSION {
-            return Err(fail(format!(
-                "format version {} is newer than this program",
-                file.format_version
-            )));
-        }
         Ok(Self {
             path,
-            configurations: Mutex::new(file.attachments),
+            configurations: Mutex::new(configurations),
         })
     }
 
@@ -90,12 +173,29 @@ impl Attachments {
         self.configurations.lock().clone()
     }
 
-    /// Adds one.
+    /// The one of a name.
+    pub fn get(&self, name: &str) -> Option<Configuration> {
+        let configurations = self.configurations.lock();
+        configurations
+            .iter()
+            .find(|known| known.name == name)
+            .cloned()
+    }
+
+    /// Adds one, or puts it in the place of the one of that name.
     ///
     /// # Errors
-    /// When the file cannot be written; nothing is added then.
-    pub fn add(&self, configuration: Configuration) -> Result<(), AttachmentsError> {
-        self.change(|configurations| configurations.push(configuration))
+    /// When the file cannot be written; nothing has changed then.
+    pub fn set(&self, configuration: Configuration) -> Result<(), AttachmentsError> {
+        self.change(|configurations| {
+            match configurations
+                .iter_mut()
+                .find(|known| known.name == configuration.name)
+            {
+                Some(known) => *known = configuration,
+                None => configurations.push(configuration),
+            }
+        })
     }
 
     /// Removes the one of a name.
@@ -138,22 +238,41 @@ mod tests {
     use super::*;
 
     fn configuration(name: &str) -> Configuration {
-        Configuration {
+        let database = DatabaseName::new("d").expect("a name");
+        let mut configuration = Configuration {
             name: name.to_owned(),
             leader: "leader".into(),
             leader_url: "http://127.0.0.1:7410".into(),
-            database: "d".into(),
-            database_id: DatabaseId::default(),
             bucket_id: BucketId::default(),
-        }
+            terms: AttachTerms::of(DatabaseSelection::One(database.clone())),
+            default_principals_modification_kind: PrincipalsModificationKind::Union,
+            databases: Vec::new(),
+        };
+        let followed = configuration.followed(DatabaseId::default(), database);
+        configuration.databases.push(followed);
+        configuration
+    }
+
+    #[test]
+    fn a_file_of_the_first_format_is_read() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let nil = uuid::Uuid::nil();
+        let text = format!(
+            r#"{{"format_version": 1, "attachments": [{{"name": "a", "leader": "leader",
+            "leader_url": "http://127.0.0.1:7410", "database": "d", "database_id": "{nil}",
+            "bucket_id": "{nil}"}}]}}"#
+        );
+        std::fs::write(directory.path().join("attachments.json"), text).expect("written");
+        let attachments = Attachments::open(directory.path()).expect("readable");
+        assert_eq!(attachments.all(), [configuration("a")]);
     }
 
     #[test]
     fn attachments_survive_a_restart() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let attachments = Attachments::open(directory.path()).expect("none yet");
-        attachments.add(configuration("a")).expect("written");
-        attachments.add(configuration("b")).expect("written");
+        attachments.set(configuration("a")).expect("written");
+        attachments.set(configuration("b")).expect("written");
         attachments.remove("a").expect("written");
         let again = Attachments::open(directory.path()).expect("readable");
         assert_eq!(again.all(), [configuration("b")]);

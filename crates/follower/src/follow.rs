@@ -47,6 +47,7 @@ pub(crate) async fn run(following: Arc<Following>) {
     let follow = Follow {
         following,
         reader: None,
+        staged: None,
     };
     follow.run().await;
 }
@@ -54,6 +55,15 @@ pub(crate) async fn run(following: Arc<Following>) {
 struct Follow {
     following: Arc<Following>,
     reader: Option<DatabaseReader>,
+    /// What came so far of a first synchronisation by the leader; shown once it is whole.
+    staged: Option<Staged>,
+}
+
+/// A first synchronisation under way.
+struct Staged {
+    state: DatabaseState,
+    /// The leader's version when it began; what is older is not shown.
+    whole_at: Version,
 }
 
 impl Follow {
@@ -88,15 +98,15 @@ impl Follow {
         pause: &mut Duration,
     ) -> Result<std::convert::Infallible, Trouble> {
         let state = self.bootstrap().await?;
-        let url = self.following.leader_url.clone();
+        let url = self.following.source().leader_url.clone();
         let mut client = link::sync_client(&url)
             .await
             .map_err(|status| Trouble::Leader(describe(&status)))?;
-        let configuration = self.following.configuration();
+        let source = self.following.source();
         let request = SubscribeRequest {
-            follower: Some(self.following.context.node.identity(&configuration.name)),
-            bucket_id: configuration.bucket_id.as_bytes().to_vec().into(),
-            database_id: configuration.database_id.as_bytes().to_vec().into(),
+            follower: Some(self.following.context.node.identity(&source.configuration)),
+            bucket_id: source.bucket_id.as_bytes().to_vec().into(),
+            database_id: source.database_id.as_bytes().to_vec().into(),
             from_version: state.version().get(),
             from_digest: state.digest().as_bytes().to_vec().into(),
         };
@@ -134,7 +144,19 @@ impl Follow {
             }
             return Ok(state);
         }
-        self.load().await
+        let source = self.following.source();
+        if source.sharing.is_everything() {
+            return self.load().await;
+        }
+        // The leader takes out what may not be seen here, so it is asked first. Only when it is
+        // silent, or too far ahead, the bucket is read and filtered here.
+        let empty =
+            DatabaseState::empty_within(source.bucket_id, source.database_id, &source.sharing);
+        self.staged = Some(Staged {
+            state: empty.clone(),
+            whole_at: Version::FIRST,
+        });
+        Ok(empty)
     }
 
     /// Reads everything from the bucket: newest checkpoint, and the commits after it.
@@ -144,6 +166,7 @@ impl Follow {
             .load()
             .await
             .map_err(|error| Trouble::Bucket(error.to_string()))?;
+        self.staged = None;
         self.publish(loaded.state.clone());
         match loaded.corrupt {
             None => Ok(loaded.state),
@@ -154,20 +177,21 @@ impl Follow {
     /// The reader, once the bucket is known to be the one that was attached.
     async fn reader(&mut self) -> Result<&DatabaseReader, Trouble> {
         if self.reader.is_none() {
-            let configuration = self.following.configuration();
+            let source = self.following.source();
             let bucket = BucketReader::identify(self.following.context.connection.clone())
                 .await
                 .map_err(|error| Trouble::Bucket(error.to_string()))?;
-            if bucket.id() != configuration.bucket_id {
+            if bucket.id() != source.bucket_id {
                 return Err(Trouble::Corrupt(format!(
                     "{} is bucket {}, and the database was attached from bucket {}: correct \
                      --bucket",
                     bucket.name(),
                     bucket.id(),
-                    configuration.bucket_id
+                    source.bucket_id
                 )));
             }
-            self.reader = Some(DatabaseReader::new(bucket, configuration.database_id));
+            let sharing = Arc::clone(&source.sharing);
+            self.reader = Some(DatabaseReader::within(bucket, source.database_id, sharing));
         }
         Ok(self.reader.as_ref().expect("set above"))
     }
@@ -175,7 +199,11 @@ impl Follow {
     async fn on_event(&mut self, event: SyncEvent) -> Result<(), Trouble> {
         match event.event {
             Some(sync_event::Event::Welcome(welcome)) => {
-                self.following.heard(Version::new(welcome.version));
+                let newest = Version::new(welcome.version);
+                if let Some(staged) = &mut self.staged {
+                    staged.whole_at = newest;
+                }
+                self.following.heard(newest);
                 Ok(())
             }
             Some(sync_event::Event::Commit(bytes)) => self.on_commit(&bytes).await,
@@ -199,7 +227,7 @@ impl Follow {
             Ok(None) => Ok(()),
             Err(problem) => {
                 tracing::warn!(
-                    database = %self.following.configuration().database,
+                    database = %self.following.source().database,
                     %problem,
                     "a commit from the leader does not verify; reading it from the bucket"
                 );
@@ -260,6 +288,7 @@ impl Follow {
             self.load().await?;
             return Ok(true);
         }
+        self.staged = None;
         let mut found = false;
         loop {
             let state = self.current();
@@ -283,6 +312,9 @@ impl Follow {
     }
 
     fn current(&self) -> DatabaseState {
+        if let Some(staged) = &self.staged {
+            return staged.state.clone();
+        }
         self.following
             .served()
             .state
@@ -290,11 +322,18 @@ impl Follow {
     }
 
     /// Shows a newer state, whole and at once.
-    fn publish(&self, state: DatabaseState) {
+    fn publish(&mut self, state: DatabaseState) {
+        match &mut self.staged {
+            Some(staged) if state.version() < staged.whole_at => {
+                staged.state = state;
+                return;
+            }
+            _ => self.staged = None,
+        }
         let now = self.following.context.clock.now();
         metrics::gauge!(
             "slipstream_database_version",
-            "database" => self.following.configuration().database.clone()
+            "database" => self.following.source().database.clone()
         )
         .set(state.version().get() as f64);
         self.following.update(|served| {
@@ -313,7 +352,7 @@ impl Follow {
     fn clear_suspension(&self) {
         if self.following.served().suspension.is_some() {
             tracing::info!(
-                database = %self.following.configuration().database,
+                database = %self.following.source().database,
                 "the database follows again"
             );
             self.following.update(|served| served.suspension = None);
@@ -321,7 +360,7 @@ impl Follow {
     }
 
     fn note_voice(&self, leader: &str) {
-        let database = &self.following.configuration().database;
+        let database = &self.following.source().database;
         tracing::info!(%database, leader, "in step with the leader");
         self.following.update(|served| served.leader_silence = None);
     }
@@ -329,7 +368,7 @@ impl Follow {
     fn note_silence(&self, reason: &str) {
         if self.following.served().leader_silence.as_deref() != Some(reason) {
             tracing::warn!(
-                database = %self.following.configuration().database,
+                database = %self.following.source().database,
                 reason,
                 "the leader is silent; following the log in the bucket"
             );
@@ -345,7 +384,7 @@ impl Follow {
         };
         if self.following.served().suspension.as_deref() != Some(reason.as_str()) {
             tracing::error!(
-                database = %self.following.configuration().database,
+                database = %self.following.source().database,
                 %reason,
                 "the database stands still at its last good version"
             );

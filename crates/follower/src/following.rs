@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use slipstream_catalog::DatabaseState;
-use slipstream_model::{Clock, Entropy, Freshness, Timestamp, Version};
+use slipstream_model::{
+    BucketId, Clock, DatabaseId, Entropy, Freshness, TableLevelSharing, Timestamp, Version,
+};
 use slipstream_storage::BucketConnection;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attachments::Configuration;
 use crate::link::NodeName;
 use crate::pins::{Pin, Pins};
 use crate::{follow, lease};
@@ -30,18 +31,37 @@ pub struct Served {
     pub leader_silence: Option<String>,
 }
 
+/// Where a followed database comes from, and what it is called here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The attached database configuration.
+    pub configuration: String,
+    /// The leader cluster.
+    pub leader: String,
+    /// Where the leader answers gRPC now, which may be another address than when it was attached.
+    pub leader_url: String,
+    /// The bucket.
+    pub bucket_id: BucketId,
+    /// The database.
+    pub database_id: DatabaseId,
+    /// Its name here.
+    pub database: String,
+    /// Its name at the leader.
+    pub original_name: String,
+    /// What of it is followed.
+    pub sharing: Arc<TableLevelSharing>,
+}
+
 /// A followed database.
 #[derive(Debug)]
 pub struct Following {
-    configuration: Configuration,
+    source: Source,
     served: watch::Sender<Served>,
     pub(crate) pins: Pins,
     /// Asks the follow task to look into the bucket at once: somebody waits.
     pub(crate) look: Notify,
     pub(crate) cancelled: CancellationToken,
     pub(crate) context: FollowContext,
-    /// Where the leader answers now, which may be another address than when it was attached.
-    pub(crate) leader_url: String,
     /// What the last lease renewal failed with, so that it is logged once and not each time.
     pub(crate) lease_failure: Mutex<Option<String>>,
 }
@@ -59,18 +79,13 @@ pub(crate) struct FollowContext {
 
 impl Following {
     /// Starts to follow.
-    pub(crate) fn start(
-        configuration: Configuration,
-        leader_url: String,
-        context: FollowContext,
-    ) -> Arc<Self> {
+    pub(crate) fn start(source: Source, context: FollowContext) -> Arc<Self> {
         let following = Arc::new(Self {
-            configuration,
+            source,
             served: watch::Sender::new(Served::default()),
             pins: Pins::default(),
             look: Notify::new(),
             cancelled: context.shutdown.child_token(),
-            leader_url,
             lease_failure: Mutex::new(None),
             context,
         });
@@ -85,9 +100,9 @@ impl Following {
         self.cancelled.cancel();
     }
 
-    /// What was attached.
-    pub fn configuration(&self) -> &Configuration {
-        &self.configuration
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// What is served now.
@@ -137,7 +152,7 @@ impl Following {
     pub fn freshness(&self, served: &Served) -> Option<Freshness> {
         let state = served.state.as_ref()?;
         Some(Freshness {
-            database: self.configuration.database.clone(),
+            database: self.source.database.clone(),
             version: state.version(),
             digest: state.digest(),
             last_contact: served.last_contact,

@@ -31,7 +31,7 @@ pub(crate) async fn run(following: Arc<Following>) {
         let pause = match renew(&following, &mut client).await {
             Ok(pause) => {
                 if following.lease_failure.lock().take().is_some() {
-                    tracing::info!(database = %following.configuration().database, "the lease is renewed again");
+                    tracing::info!(database = %following.source().database, "the lease is renewed again");
                 }
                 pause
             }
@@ -60,16 +60,16 @@ async fn renew(
     };
     let client = match client {
         Some(client) => client,
-        None => client.insert(link::sync_client(&following.leader_url).await?),
+        None => client.insert(link::sync_client(&following.source().leader_url).await?),
     };
-    let configuration = following.configuration();
+    let source = following.source();
     let lowest: Version = following
         .pins
         .lowest()
         .map_or(current, |held| held.min(current));
     let request = RenewLeaseRequest {
-        follower: Some(following.context.node.identity(&configuration.name)),
-        database_id: configuration.database_id.as_bytes().to_vec().into(),
+        follower: Some(following.context.node.identity(&source.configuration)),
+        database_id: source.database_id.as_bytes().to_vec().into(),
         lowest_version: lowest.get(),
         current_version: current.get(),
     };
@@ -85,7 +85,7 @@ fn note_failure(following: &Following, status: &Status) {
     let mut known = following.lease_failure.lock();
     if known.is_none() {
         tracing::warn!(
-            database = %following.configuration().database,
+            database = %following.source().database,
             reason = %message,
             "the lease cannot be renewed; trying on"
         );

@@ -1,6 +1,7 @@
 //! The follower: attaches databases of leaders, keeps in step with them, and answers queries.
 //!
 //! * [`FollowerEngine`] is what the doors call. It refuses every write.
+//! * [`Registry`] knows the followed databases: attaching, detaching, names, settings.
 //! * [`Attachments`] are durable: the attached database configurations of this node, in a file.
 //! * A follow task per database keeps its state in step: from the leader over gRPC when it
 //!   speaks, from the log in the bucket when it does not.
@@ -18,10 +19,12 @@ mod lease;
 mod link;
 mod node;
 mod pins;
+mod registry;
 mod view;
 
-pub use attachments::{Attachments, Configuration};
+pub use attachments::{Attachments, Configuration, FollowedDatabase};
 pub use engine::FollowerEngine;
-pub use following::{Following, Served};
+pub use following::{Following, Served, Source};
 pub use link::LeaderAddress;
 pub use node::{FollowerArgs, run};
+pub use registry::{IsOwned, Registry};

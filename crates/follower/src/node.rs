@@ -15,6 +15,7 @@ use crate::attachments::Attachments;
 use crate::engine::FollowerEngine;
 use crate::following::FollowContext;
 use crate::link::{LeaderAddress, NodeName};
+use crate::registry::Registry;
 
 /// The leader of a follower that was told nothing: the one that was started in the same folder.
 const DEFAULT_LEADER: &str = "leader=http://127.0.0.1:7410";
@@ -116,7 +117,15 @@ async fn serve(
         shutdown: shutdown.clone(),
     };
     let attachments = Attachments::open(&settings.data_dir)?;
-    let engine = FollowerEngine::start(identity, leaders, query, attachments, context);
+    let owns_nothing = Arc::new(|_: &str| false);
+    let registry = Registry::start(
+        identity.clone(),
+        leaders,
+        attachments,
+        context,
+        owns_nothing,
+    );
+    let engine = FollowerEngine::new(identity, query, registry);
 
     runtime::announce(&settings, &server)?;
     let routes = tonic::service::Routes::default();

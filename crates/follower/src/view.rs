@@ -25,7 +25,7 @@ impl ClusterView for FollowerView {
         let now = self.clock.now();
         let rows = self.following.iter().map(|following| {
             let served = following.served();
-            let configuration = following.configuration();
+            let source = following.source();
             let freshness = following.freshness(&served);
             DatabaseRow {
                 last_contact: freshness.as_ref().map(|freshness| freshness.last_contact),
@@ -33,12 +33,12 @@ impl ClusterView for FollowerView {
                 versions_behind: freshness
                     .as_ref()
                     .map(|freshness| freshness.versions_behind),
-                leader: Some(configuration.leader.clone()),
-                configuration: Some(configuration.name.clone()),
+                leader: Some(source.leader.clone()),
+                configuration: Some(source.configuration.clone()),
                 suspension_state: served.suspension.clone(),
                 ..DatabaseRow::of(
-                    &configuration.database,
-                    configuration.database_id,
+                    &source.database,
+                    source.database_id,
                     DatabaseAccessMode::ReadOnlyFollowing,
                     served.state.as_ref(),
                 )

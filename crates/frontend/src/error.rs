@@ -153,6 +153,15 @@ impl ServiceError {
         Self::new(ErrorKind::InvalidArgument, "invalid_argument", message)
     }
 
+    /// A name that cannot be used.
+    pub fn invalid_name(error: slipstream_model::InvalidName) -> Self {
+        Self::new(
+            ErrorKind::InvalidArgument,
+            "invalid_name",
+            error.to_string(),
+        )
+    }
+
     /// Says where it happened, in front of what happened.
     #[must_use]
     pub fn context(self, place: impl fmt::Display) -> Self {

@@ -19,6 +19,7 @@ pub mod runtime;
 mod server;
 pub mod settings;
 mod sharing;
+pub mod wire;
 
 pub use engine::{
     Answer, DatabaseReadiness, Description, Engine, IngestFormat, IngestReceipt, IngestRequest,

@@ -61,22 +61,33 @@ impl Clock for SystemClock {
     }
 }
 
-/// Planning recurses into expressions: a query nested as deeply as the parser allows must fit.
-const STACK_BYTES: usize = 16 << 20;
-
 /// The threads that a node runs on.
 ///
 /// # Errors
 /// When the operating system gives none.
 pub fn tokio() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().thread_stack_size(STACK_BYTES).build()
+    builder
+        .enable_all()
+        .thread_stack_size(slipstream_query::THREAD_STACK_BYTES)
+        .build()
 }
 
 /// Randomness seeded by the operating system. Not for secrets.
 pub fn entropy_from_os() -> Entropy {
     // The standard library seeds its hash maps from the operating system; so may we.
     Entropy::from_seed(RandomState::new().hash_one(std::process::id()))
+}
+
+/// A secret of 256 bits from the operating system, as text that survives being copied.
+///
+/// # Errors
+/// When the operating system has no randomness to give.
+pub fn new_secret() -> Result<String, ServiceError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ServiceError::internal(format!("no randomness: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Starts to log to standard error.

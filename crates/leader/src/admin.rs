@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use slipstream_catalog::ClusterOp;
-use slipstream_model::ClusterName;
+use slipstream_frontend::ErrorKind;
+use slipstream_frontend::wire::{sharing_from_proto, sharing_to_proto};
+use slipstream_model::{ClusterName, DatabaseId, InvalidName};
 use slipstream_proto::sync::admin_server::Admin;
 use slipstream_proto::sync::{
     AttachFollowerRequest, AttachFollowerResponse, DatabaseDescription, DescribeClusterRequest,
@@ -12,6 +13,7 @@ use slipstream_proto::sync::{
 use tonic::{Request, Response, Status};
 
 use crate::cluster::Cluster;
+use crate::sharing::WantedFollower;
 use crate::sync::{check_bucket, status};
 
 /// The service.
@@ -35,32 +37,27 @@ impl Admin for AdminService {
     ) -> Result<Response<AttachFollowerResponse>, Status> {
         let request = request.into_inner();
         check_bucket(&self.cluster, &request.bucket_id)?;
-        let location = self.cluster.location();
-        if request.location != location {
-            return Err(Status::failed_precondition(format!(
-                "follower cluster '{}' is in location '{}', and leader cluster '{}' in '{location}': \
-                 a database can only be followed within one location",
-                request.follower_cluster,
-                request.location,
-                self.cluster.name()
-            )));
-        }
-        let database_id = self
-            .cluster
-            .database_id(&request.database_name)
-            .map_err(status)?;
-        let attach = ClusterOp::AttachFollower {
-            follower_cluster: cluster_name(&request.follower_cluster)?,
+        let database = request.database_name.parse();
+        let wanted = WantedFollower {
+            cluster: cluster_name(&request.follower_cluster)?,
             configuration: request.configuration,
-            database_id,
-            attached_at: self.cluster.clock().now(),
+            database: database
+                .map_err(|error: InvalidName| Status::invalid_argument(error.to_string()))?,
+            location: request.location,
+            sharing: sharing_from_proto(request.sharing),
+            invitation: Some(request.invitation).filter(|token| !token.is_empty()),
         };
-        self.cluster.commit(attach).await.map_err(status)?;
+        let record = self.cluster.attach_follower(wanted).await.map_err(status)?;
         Ok(Response::new(AttachFollowerResponse {
             leader_cluster: self.cluster.name().to_string(),
             bucket_id: self.cluster.bucket().id().as_bytes().to_vec().into(),
-            database_id: database_id.as_bytes().to_vec().into(),
-            location: location.to_owned(),
+            database_id: record
+                .database_id
+                .map(|id| id.as_bytes().to_vec().into())
+                .unwrap_or_default(),
+            location: self.cluster.location().to_owned(),
+            databases: self.describe(|id| record.follows(id)),
+            sharing: Some(sharing_to_proto(&record.sharing)),
         }))
     }
 
@@ -68,50 +65,60 @@ impl Admin for AdminService {
         &self,
         request: Request<DetachFollowerRequest>,
     ) -> Result<Response<DetachFollowerResponse>, Status> {
-        let DetachFollowerRequest {
-            follower_cluster,
-            configuration,
-        } = request.into_inner();
-        let name = cluster_name(&follower_cluster)?;
-        if self
+        let request = request.into_inner();
+        let name = cluster_name(&request.follower_cluster)?;
+        match self
             .cluster
-            .catalog()
-            .follower(&name, &configuration)
-            .is_some()
+            .detach_follower(name, &request.configuration)
+            .await
         {
-            let configuration = configuration.clone();
-            let detach = ClusterOp::DetachFollower {
-                follower_cluster: name,
-                configuration,
-            };
-            self.cluster.commit(detach).await.map_err(status)?;
+            // A follower that asks twice has what it wants.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            detached => detached.map_err(status)?,
         }
-        self.cluster
-            .leases()
-            .release(&follower_cluster, &configuration);
         Ok(Response::new(DetachFollowerResponse {}))
     }
 
     async fn describe_cluster(
         &self,
-        _request: Request<DescribeClusterRequest>,
+        request: Request<DescribeClusterRequest>,
     ) -> Result<Response<DescribeClusterResponse>, Status> {
-        let databases = self
-            .cluster
-            .states()
-            .into_iter()
-            .map(|(name, state)| DatabaseDescription {
-                name,
-                database_id: state.id().as_bytes().to_vec().into(),
-                version: state.version().get(),
-            })
-            .collect();
+        let databases = match request.into_inner().follower {
+            None => self.describe(|_| true),
+            Some(follower) => {
+                let name = cluster_name(&follower.cluster)?;
+                let catalog = self.cluster.catalog();
+                let record = catalog.follower(&name, &follower.configuration);
+                let record = record.ok_or_else(|| {
+                    Status::not_found(format!(
+                        "configuration '{}' of cluster '{name}' is not attached to cluster '{}'",
+                        follower.configuration,
+                        self.cluster.name()
+                    ))
+                })?;
+                self.describe(|id| record.follows(id))
+            }
+        };
         Ok(Response::new(DescribeClusterResponse {
             cluster: self.cluster.name().to_string(),
             location: self.cluster.location().to_owned(),
             bucket_id: self.cluster.bucket().id().as_bytes().to_vec().into(),
             databases,
         }))
+    }
+}
+
+impl AdminService {
+    fn describe(&self, is_shown: impl Fn(DatabaseId) -> bool) -> Vec<DatabaseDescription> {
+        let states = self.cluster.states().into_iter();
+        states
+            .filter(|(_, state)| is_shown(state.id()))
+            .map(|(name, state)| DatabaseDescription {
+                name,
+                database_id: state.id().as_bytes().to_vec().into(),
+                version: state.version().get(),
+            })
+            .collect()
     }
 }
 

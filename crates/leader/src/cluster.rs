@@ -9,7 +9,7 @@ use futures::future::join_all;
 use parking_lot::RwLock;
 use slipstream_catalog::{
     CatalogError, ClusterOp, ClusterState, ClusterWriter, CommitError, Committed, DatabaseOp,
-    DatabaseReader, DatabaseState, DatabaseWriter, WriterContext,
+    DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, WriterContext,
 };
 use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Clock, ClusterName, DatabaseId, DatabaseName, Entropy};
@@ -219,28 +219,27 @@ impl Cluster {
         }
     }
 
-    /// Checks that a configuration of a follower cluster is attached to a database.
+    /// The configuration of a follower cluster, when it is attached to a database.
     ///
     /// # Errors
     /// `NOT_FOUND` when it is not, or no longer.
-    pub fn check_attached(
+    pub fn attached(
         &self,
         follower_cluster: &str,
         configuration: &str,
         database: DatabaseId,
-    ) -> Result<(), Status> {
+    ) -> Result<FollowerRecord, Status> {
         let catalog = self.catalog();
-        let attached = catalog.followers_of(database).any(|follower| {
+        let mut attached = catalog.followers_of(database).filter(|follower| {
             follower.cluster.as_str() == follower_cluster && follower.configuration == configuration
         });
-        if attached {
-            return Ok(());
-        }
-        Err(Status::not_found(format!(
-            "configuration '{configuration}' of cluster '{follower_cluster}' is not attached to \
-             this database of cluster '{}'",
-            self.name()
-        )))
+        attached.next().cloned().ok_or_else(|| {
+            Status::not_found(format!(
+                "configuration '{configuration}' of cluster '{follower_cluster}' is not attached \
+                 to this database of cluster '{}'",
+                self.name()
+            ))
+        })
     }
 
     /// Commits a change to the cluster's catalog.
@@ -422,6 +421,10 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
                 (ErrorKind::Conflict, "schema_changed")
             }
             OpError::ConfigurationExists { .. } => (ErrorKind::AlreadyExists, "already_attached"),
+            OpError::ConfigurationNotFound { .. } => {
+                (ErrorKind::NotFound, "configuration_not_found")
+            }
+            OpError::InvitationNotFound(_) => (ErrorKind::NotFound, "invitation_not_found"),
             _ => (ErrorKind::InvalidArgument, "invalid_argument"),
         },
         _ => (ErrorKind::Unavailable, "storage_unavailable"),

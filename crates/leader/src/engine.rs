@@ -9,8 +9,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use slipstream_catalog::{DatabaseOp, DatabaseState};
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, DatabaseReadiness, Description, Engine, ErrorKind,
-    IngestReceipt, IngestRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
+    Answer, AttachRequest, Attachment, DatabaseDescription, DatabaseReadiness, Description, Engine,
+    ErrorKind, FollowerDescription, IngestReceipt, IngestRequest, Invitation, InviteRequest,
+    NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
     DatabaseId, Freshness, FreshnessRequirement, TableId, TableName, TableSchema, Timestamp,
@@ -432,6 +433,31 @@ impl Engine for LeaderEngine {
 
     fn attachments(&self) -> Vec<Attachment> {
         Vec::new()
+    }
+
+    fn databases(&self) -> Vec<DatabaseDescription> {
+        self.cluster.database_descriptions()
+    }
+
+    fn followers(&self) -> Vec<FollowerDescription> {
+        self.cluster.follower_descriptions()
+    }
+
+    async fn detach_follower(
+        &self,
+        cluster: &str,
+        configuration: &str,
+    ) -> Result<(), ServiceError> {
+        let cluster = cluster.parse().map_err(ServiceError::invalid_name)?;
+        self.cluster.detach_follower(cluster, configuration).await
+    }
+
+    async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
+        self.cluster.invite(request).await
+    }
+
+    async fn revoke_invitation(&self, id: &str) -> Result<(), ServiceError> {
+        self.cluster.revoke_invitation(id).await
     }
 
     fn readiness(&self) -> Readiness {

@@ -15,6 +15,7 @@ mod engine;
 pub mod ingest;
 mod leases;
 mod node;
+mod sharing;
 mod sync;
 mod transaction;
 mod view;

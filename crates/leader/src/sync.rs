@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use slipstream_catalog::{Committed, DatabaseReader, DatabaseState, DatabaseWriter};
+use slipstream_catalog::{
+    Commit, Committed, DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, Redactor,
+};
 use slipstream_model::{BucketId, DatabaseId, Digest, Version};
 use slipstream_proto::sync::metadata_sync_server::MetadataSync;
 use slipstream_proto::sync::{
-    CheckpointReference, FollowerIdentity, Heartbeat, RenewLeaseRequest, RenewLeaseResponse,
-    SubscribeRequest, SyncEvent, Welcome, sync_event,
+    CheckpointReference, Heartbeat, RenewLeaseRequest, RenewLeaseResponse, SubscribeRequest,
+    SyncEvent, Welcome, sync_event,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,8 +60,9 @@ impl MetadataSync for SyncService {
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         check_bucket(&self.cluster, &request.bucket_id)?;
-        self.cluster
-            .check_attached(&follower.cluster, &follower.configuration, database)?;
+        let record = self
+            .cluster
+            .attached(&follower.cluster, &follower.configuration, database)?;
         let writer = self.cluster.writer(database).map_err(status)?;
         let subscription = writer.subscribe();
         let position = Position {
@@ -72,7 +76,7 @@ impl MetadataSync for SyncService {
             cluster: Arc::clone(&self.cluster),
             reader: DatabaseReader::new(self.cluster.bucket().reader().clone(), database),
             database,
-            follower,
+            record,
             writer,
             sender,
         };
@@ -92,7 +96,7 @@ impl MetadataSync for SyncService {
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         self.cluster
-            .check_attached(&follower.cluster, &follower.configuration, database)?;
+            .attached(&follower.cluster, &follower.configuration, database)?;
         let node = Uuid::from_slice(&follower.node_id)
             .map_err(|_| Status::invalid_argument("a node id has 16 bytes"))?;
         let lease = Lease {
@@ -167,7 +171,8 @@ struct Stream {
     cluster: Arc<Cluster>,
     reader: DatabaseReader,
     database: DatabaseId,
-    follower: FollowerIdentity,
+    /// The attachment that the follower came by; when it changes, the stream ends.
+    record: FollowerRecord,
     writer: DatabaseWriter,
     sender: mpsc::Sender<Result<SyncEvent, Status>>,
 }
@@ -195,8 +200,9 @@ impl Stream {
         state: DatabaseState,
         mut commits: broadcast::Receiver<Committed>,
     ) -> Result<(), Ended> {
+        let mut redactor = Redactor::new(Arc::clone(&self.record.sharing));
         self.welcome(&state).await?;
-        let mut told = self.catch_up(from, &state).await?;
+        let mut told = self.catch_up(from, &state, &mut redactor).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -204,12 +210,12 @@ impl Stream {
                 commit = commits.recv() => match commit {
                     Ok(commit) if commit.version <= told => {}
                     Ok(commit) => {
-                        let event = sync_event::Event::Commit(commit.bytes.clone());
-                        self.send(event).await?;
                         told = commit.version;
+                        self.send_commit(commit.bytes, &mut redactor).await?;
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => {
-                        told = self.catch_up(told, &self.writer.state()).await?;
+                        let newest = self.writer.state();
+                        told = self.catch_up(told, &newest, &mut redactor).await?;
                     }
                     Err(broadcast::error::RecvError::Closed) => {
                         return self.end(self.why_closed()).await;
@@ -239,7 +245,12 @@ impl Stream {
     }
 
     /// Sends what the follower misses, from the bucket.
-    async fn catch_up(&self, from: Version, state: &DatabaseState) -> Result<Version, Ended> {
+    async fn catch_up(
+        &self,
+        from: Version,
+        state: &DatabaseState,
+        redactor: &mut Redactor,
+    ) -> Result<Version, Ended> {
         let to = state.version();
         if to.get() - from.get() > CATCH_UP_COMMITS_MAX {
             let reference = CheckpointReference { version: to.get() };
@@ -261,10 +272,23 @@ impl Stream {
                         .map(|()| told);
                 }
             };
-            self.send(sync_event::Event::Commit(commit)).await?;
+            self.send_commit(commit, redactor).await?;
             told = told.next();
         }
         Ok(told)
+    }
+
+    /// Sends a commit without the records of what this follower may not see.
+    async fn send_commit(&self, bytes: Bytes, redactor: &mut Redactor) -> Result<(), Ended> {
+        let shown = if self.record.sharing.is_everything() {
+            Ok(bytes)
+        } else {
+            Commit::decode(&bytes).and_then(|commit| redactor.redact(&commit, &self.writer.state()))
+        };
+        match shown {
+            Ok(bytes) => self.send(sync_event::Event::Commit(bytes)).await,
+            Err(corrupt) => self.end(Status::data_loss(corrupt.to_string())).await,
+        }
     }
 
     async fn beat(&self) -> Result<(), Ended> {
@@ -279,12 +303,18 @@ impl Stream {
     }
 
     async fn check_attached(&self) -> Result<(), Ended> {
-        let follower = &self.follower;
-        let attached =
-            self.cluster
-                .check_attached(&follower.cluster, &follower.configuration, self.database);
+        let record = &self.record;
+        let attached = self.cluster.attached(
+            record.cluster.as_str(),
+            &record.configuration,
+            self.database,
+        );
         match attached {
-            Ok(()) => Ok(()),
+            Ok(now) if now == *record => Ok(()),
+            Ok(_) => {
+                self.end(Status::aborted("the attachment has changed"))
+                    .await
+            }
             Err(status) => self.end(status).await,
         }
     }

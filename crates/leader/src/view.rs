@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use slipstream_model::DatabaseAccessMode;
+use slipstream_model::{ALL_DATABASES, DatabaseAccessMode};
 use slipstream_query::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
 
 use crate::cluster::Cluster;
@@ -58,7 +58,9 @@ impl ClusterView for LeaderView {
                     })
                     .max_by_key(|lease| lease.renewed_at);
                 FollowerRow {
-                    database_name: self.name_of(follower.database_id),
+                    database_name: follower
+                        .database_id
+                        .map_or_else(|| ALL_DATABASES.to_owned(), |id| self.name_of(id)),
                     follower_cluster: follower.cluster.to_string(),
                     configuration: follower.configuration.clone(),
                     attached_at: follower.attached_at,

@@ -51,6 +51,7 @@ pub use schema::{Column, ColumnId, InvalidSchema, TableSchema};
 pub use sharing::{
     ALL_DATABASES, AttachTerms, CachingPoliciesModificationKind, DatabaseSelection, EntityKind,
     InvalidTerms, PrincipalsModificationKind, SHARING_ENTRIES_MAX, TableLevelSharing, UnknownKind,
+    pattern_matches,
 };
 pub use statistics::{ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic};
 pub use time::{Clock, ManualClock, Sleep, Timestamp, TimestampParseError};

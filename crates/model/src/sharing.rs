@@ -77,7 +77,11 @@ impl TableLevelSharing {
     /// Whether an entity of that name is followed.
     pub fn allows(&self, kind: EntityKind, name: &str) -> bool {
         let (include, exclude) = self.lists(kind);
-        let is_named = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+        let is_named = |patterns: &[String]| {
+            patterns
+                .iter()
+                .any(|pattern| pattern_matches(pattern, name))
+        };
         !is_named(exclude) && (include.is_empty() || is_named(include))
     }
 
@@ -128,7 +132,7 @@ impl TableLevelSharing {
 }
 
 /// Whether a name fits a pattern in which each `*` stands for any characters, or none.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
         return false;

@@ -257,6 +257,11 @@ impl Node {
         tail(&self.log, 40)
     }
 
+    /// The node's own directory.
+    pub(crate) fn data_directory(&self) -> &Path {
+        &self.data_directory
+    }
+
     /// The name of the node's cluster.
     pub(crate) fn cluster(&self) -> &str {
         &self.cluster

@@ -15,13 +15,16 @@ use crate::{CatalogError, CorruptLog, DatabaseState, ExtentSet, LogDefect, Table
 
 /// Reads the newest checkpoint. `None` when there is none, or when part of it is lost or
 /// damaged: the log alone gives the same state, only later.
+///
+/// What `empty` leaves out is left out, and its segments are not read.
 pub(crate) async fn load_newest(
     bucket: &BucketReader,
-    database: DatabaseId,
+    empty: &DatabaseState,
 ) -> Result<Option<DatabaseState>, CatalogError> {
+    let database = empty.id();
     let loaded = match newest_version(bucket, database).await {
         Ok(None) => return Ok(None),
-        Ok(Some(version)) => load(bucket, database, version).await,
+        Ok(Some(version)) => load(bucket, empty, version).await,
         Err(error) => Err(error),
     };
     match loaded {
@@ -63,12 +66,13 @@ async fn newest_version(
     Ok(Some(version))
 }
 
-/// Reads the checkpoint of a version.
+/// Reads the checkpoint of a version, without what `empty` leaves out.
 pub(crate) async fn load(
     bucket: &BucketReader,
-    database: DatabaseId,
+    empty: &DatabaseState,
     version: Version,
 ) -> Result<DatabaseState, CatalogError> {
+    let database = empty.id();
     let path = BucketPath::checkpoint_root(database, version);
     let object = bucket.get(&path).await?;
     let corrupt = |defect| CorruptLog::new(&path, defect);
@@ -76,8 +80,11 @@ pub(crate) async fn load(
     check_root(&root, bucket.id(), database, version).map_err(corrupt)?;
 
     let Root { chain, tables } = root;
-    let mut state = DatabaseState::at(chain);
-    for table in tables {
+    let mut state = empty.moved_to(chain);
+    let held = tables
+        .into_iter()
+        .filter(|table| empty.holds_table(table.name.as_str()));
+    for table in held {
         let RootTable {
             id,
             name,

@@ -1,4 +1,7 @@
-use slipstream_model::{ClusterName, DatabaseId, DatabaseName, Timestamp};
+use slipstream_model::{ClusterName, DatabaseId, DatabaseName};
+use uuid::Uuid;
+
+use super::{FollowerRecord, InvitationRecord};
 
 /// One thing to do to a cluster's catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,22 +22,26 @@ pub enum ClusterOp {
         /// Do nothing when there is no such database.
         if_exists: bool,
     },
-    /// Notes that a follower cluster has attached a database. Doing it again does nothing.
-    AttachFollower {
-        /// The follower cluster.
-        follower_cluster: ClusterName,
-        /// The name of its attached database configuration, unique in that cluster.
-        configuration: String,
-        /// The database.
-        database_id: DatabaseId,
-        /// When.
-        attached_at: Timestamp,
-    },
+    /// Notes that a follower cluster has attached a database or all of them, or that its terms
+    /// are others now. Doing it again does nothing.
+    AttachFollower(FollowerRecord),
     /// Notes that a follower cluster has detached a database.
     DetachFollower {
         /// The follower cluster.
         follower_cluster: ClusterName,
         /// The name of its attached database configuration.
         configuration: String,
+    },
+    /// Lets whoever has a token attach a database.
+    CreateInvitation {
+        /// Chosen by the caller.
+        id: Uuid,
+        /// What it grants.
+        invitation: InvitationRecord,
+    },
+    /// Takes an invitation back. Whoever used it stays attached.
+    RevokeInvitation {
+        /// Which.
+        id: Uuid,
     },
 }

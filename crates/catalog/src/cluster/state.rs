@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use slipstream_model::{
-    BucketId, ClusterName, DatabaseId, DatabaseName, Digest, DigestBuilder, Epoch, Timestamp,
-    Version,
+    BucketId, ClusterName, DatabaseId, DatabaseName, Digest, DigestBuilder, Epoch,
+    TableLevelSharing, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
@@ -22,19 +22,56 @@ pub struct ClusterState {
     by_name: OrdMap<DatabaseName, DatabaseId>,
     by_id: OrdMap<DatabaseId, DatabaseName>,
     followers: OrdMap<Uuid, FollowerRecord>,
+    invitations: OrdMap<Uuid, InvitationRecord>,
 }
 
-/// A database that another cluster has attached.
+/// An attached database configuration of another cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerRecord {
     /// The follower cluster.
     pub cluster: ClusterName,
-    /// The name of its attached database configuration.
+    /// The name of its attached database configuration, unique in that cluster.
     pub configuration: String,
-    /// The database it follows.
-    pub database_id: DatabaseId,
+    /// The database it follows; `None` for all, those created later included.
+    pub database_id: Option<DatabaseId>,
+    /// What of it.
+    pub sharing: Arc<TableLevelSharing>,
+    /// The invitation by which it came; `None` when it had the right itself.
+    pub invitation: Option<Uuid>,
     /// When it was attached.
     pub attached_at: Timestamp,
+}
+
+impl FollowerRecord {
+    /// Whether it follows a database.
+    pub fn follows(&self, database: DatabaseId) -> bool {
+        self.database_id.is_none_or(|id| id == database)
+    }
+
+    /// Whether it asks for the same, whenever that was.
+    fn has_terms_of(&self, other: &Self) -> bool {
+        let now = other.attached_at;
+        *other
+            == Self {
+                attached_at: now,
+                ..self.clone()
+            }
+    }
+}
+
+/// What an invitation grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvitationRecord {
+    /// The database.
+    pub database_id: DatabaseId,
+    /// SHA-256 of the token.
+    pub token_sha256: Digest,
+    /// What of the database.
+    pub sharing: Arc<TableLevelSharing>,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+    /// For whom, for people.
+    pub invitee: String,
 }
 
 impl ClusterState {
@@ -50,6 +87,7 @@ impl ClusterState {
             by_name: OrdMap::new(),
             by_id: OrdMap::new(),
             followers: OrdMap::new(),
+            invitations: OrdMap::new(),
         }
     }
 
@@ -101,7 +139,12 @@ impl ClusterState {
     /// The attachments of one database.
     pub fn followers_of(&self, database: DatabaseId) -> impl Iterator<Item = &FollowerRecord> {
         self.followers()
-            .filter(move |follower| follower.database_id == database)
+            .filter(move |follower| follower.follows(database))
+    }
+
+    /// All invitations that were not revoked, by id; those that expired included.
+    pub fn invitations(&self) -> impl ExactSizeIterator<Item = (Uuid, &InvitationRecord)> {
+        self.invitations.iter().map(|(id, record)| (*id, record))
     }
 
     /// One attachment.
@@ -152,31 +195,19 @@ impl ClusterState {
     }
 
     fn plan_attach(&self, follower: FollowerRecord) -> Result<Option<(Uuid, Record)>, OpError> {
-        let FollowerRecord {
-            cluster,
-            configuration,
-            database_id,
-            attached_at,
-        } = follower;
-        match self.follower(&cluster, &configuration) {
-            Some(known) if known.database_id == database_id => return Ok(None),
-            Some(_) => {
+        let known = self.follower(&follower.cluster, &follower.configuration);
+        match known {
+            Some(known) if known.has_terms_of(&follower) => return Ok(None),
+            Some(known) if known.database_id != follower.database_id => {
                 return Err(OpError::ConfigurationExists {
-                    cluster,
-                    configuration,
+                    cluster: follower.cluster,
+                    configuration: follower.configuration,
                 });
             }
-            None => {}
+            _ => {}
         }
-        let subject = follower_subject(&cluster, &configuration);
-        let follower_cluster = cluster;
-        let record = Record::AttachFollower {
-            follower_cluster,
-            configuration,
-            database_id,
-            attached_at,
-        };
-        Ok(Some((subject, record)))
+        let subject = follower_subject(&follower.cluster, &follower.configuration);
+        Ok(Some((subject, Record::AttachFollower(follower))))
     }
 
     fn create(&mut self, id: DatabaseId, name: DatabaseName) -> Result<(), OpError> {
@@ -189,6 +220,15 @@ impl ClusterState {
         self.by_name.insert(name.clone(), id);
         self.by_id.insert(id, name);
         Ok(())
+    }
+
+    fn check_exists(&self, database: Option<DatabaseId>) -> Result<(), OpError> {
+        match database {
+            Some(id) if !self.by_id.contains_key(&id) => {
+                Err(OpError::DatabaseNotFound(id.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn forget(&mut self, id: DatabaseId) -> Result<(), OpError> {
@@ -232,17 +272,7 @@ impl LogState for ClusterState {
                 Err(OpError::DatabaseNotFound(_)) if if_exists => None,
                 planned => Some(planned?),
             },
-            ClusterOp::AttachFollower {
-                follower_cluster,
-                configuration,
-                database_id,
-                attached_at,
-            } => self.plan_attach(FollowerRecord {
-                cluster: follower_cluster,
-                configuration,
-                database_id,
-                attached_at,
-            })?,
+            ClusterOp::AttachFollower(follower) => self.plan_attach(follower)?,
             ClusterOp::DetachFollower {
                 follower_cluster,
                 configuration,
@@ -256,6 +286,15 @@ impl LogState for ClusterState {
                     });
                 }
                 Some((subject, Record::DetachFollower))
+            }
+            ClusterOp::CreateInvitation { id, invitation } => {
+                Some((id, Record::CreateInvitation(invitation)))
+            }
+            ClusterOp::RevokeInvitation { id } => {
+                if !self.invitations.contains_key(&id) {
+                    return Err(OpError::InvitationNotFound(id));
+                }
+                Some((id, Record::RevokeInvitation))
             }
         };
         Ok(planned.into_iter().collect())
@@ -271,27 +310,22 @@ impl LogState for ClusterState {
                 self.forget(DatabaseId::new(subject))?;
                 Ok(SubjectFate::Ends)
             }
-            Record::AttachFollower {
-                follower_cluster,
-                configuration,
-                database_id,
-                attached_at,
-            } => {
-                if !self.by_id.contains_key(&database_id) {
-                    return Err(OpError::DatabaseNotFound(database_id.to_string()));
-                }
-                let cluster = follower_cluster;
-                let follower = FollowerRecord {
-                    cluster,
-                    configuration,
-                    database_id,
-                    attached_at,
-                };
+            Record::AttachFollower(follower) => {
+                self.check_exists(follower.database_id)?;
                 self.followers.insert(subject, follower);
                 Ok(SubjectFate::Lives)
             }
             Record::DetachFollower => {
                 self.followers.remove(&subject);
+                Ok(SubjectFate::Ends)
+            }
+            Record::CreateInvitation(invitation) => {
+                self.check_exists(Some(invitation.database_id))?;
+                self.invitations.insert(subject, invitation);
+                Ok(SubjectFate::Lives)
+            }
+            Record::RevokeInvitation => {
+                self.invitations.remove(&subject);
                 Ok(SubjectFate::Ends)
             }
         }

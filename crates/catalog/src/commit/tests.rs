@@ -2,7 +2,7 @@ use slipstream_model::{DatabaseId, TableId};
 
 use super::*;
 use crate::testing::*;
-use crate::{DatabaseState, log};
+use crate::{DatabaseOp, DatabaseState, log};
 
 fn start() -> DatabaseState {
     DatabaseState::empty(BucketId::default(), DATABASE)
@@ -209,4 +209,123 @@ fn a_frame_that_is_not_whole_is_no_commit() {
             .to_string()
             .starts_with("databases/x/log/7.commit cannot be trusted: ")
     );
+}
+
+mod filters {
+    use std::sync::Arc;
+
+    use slipstream_model::TableLevelSharing;
+
+    use super::*;
+
+    /// Two tables, of which one is dropped in the end; and what may be seen of them.
+    fn shared() -> (Vec<(Commit, DatabaseState)>, Arc<TableLevelSharing>) {
+        let context = context(4);
+        let mut state = start();
+        let drop_table = DatabaseOp::DropTable {
+            name: table_name("secret_plans"),
+            if_exists: false,
+        };
+        let transactions = [
+            vec![],
+            vec![create_table(1, "flights"), create_table(2, "secret_plans")],
+            vec![add_extents(2, 0..2), add_extents(1, 2..4)],
+            vec![add_extents(2, 4..6)],
+            vec![drop_table],
+            vec![add_extents(1, 6..7)],
+        ];
+        let commits = transactions.into_iter().map(|ops| {
+            let stamp = context.stamp(state.version().next(), Epoch::FIRST, state.committed_at());
+            let mut draft = log::Draft::new(state.clone());
+            draft.add(ops).expect("allowed");
+            let (bytes, next) = draft.seal(&stamp, &context.writer);
+            state = next;
+            (Commit::decode(&bytes).expect("whole"), state.clone())
+        });
+        let sharing = TableLevelSharing {
+            tables_to_exclude: vec!["secret*".into()],
+            ..TableLevelSharing::default()
+        };
+        (commits.collect(), Arc::new(sharing))
+    }
+
+    fn filtered(sharing: &Arc<TableLevelSharing>) -> DatabaseState {
+        DatabaseState::empty_within(BucketId::default(), DATABASE, sharing)
+    }
+
+    fn is_named_in(name: &str, bytes: &Bytes) -> bool {
+        bytes
+            .windows(name.len())
+            .any(|window| window == name.as_bytes())
+    }
+
+    #[test]
+    fn a_filtered_state_has_the_digests_of_the_whole() {
+        let (history, sharing) = shared();
+        let mut state = filtered(&sharing);
+        for (commit, whole) in &history {
+            state = state.apply(commit).expect("the next one");
+            assert_eq!(
+                (state.version(), state.digest()),
+                (whole.version(), whole.digest())
+            );
+            assert!(state.table("secret_plans").is_none());
+        }
+        assert_eq!(state.tables().len(), 1);
+    }
+
+    #[test]
+    fn redacted_commits_name_nothing_hidden_and_still_verify() {
+        let (history, sharing) = shared();
+        // The leader is three commits ahead: the secret table is there, and later it is not.
+        for newest in [&history[3].1, &history[5].1] {
+            let mut redactor = Redactor::new(Arc::clone(&sharing));
+            let mut state = filtered(&sharing);
+            for (commit, whole) in &history {
+                let bytes = redactor.redact(commit, newest).expect("readable");
+                assert!(!is_named_in("secret", &bytes));
+                let redacted = Commit::decode(&bytes).expect("whole");
+                state = state.apply(&redacted).expect("the next one");
+                assert_eq!(state.digest(), whole.digest());
+            }
+            assert_eq!(contents(&state), contents(&history[5].1));
+        }
+    }
+
+    #[test]
+    fn a_commit_with_nothing_to_hide_is_sent_as_it_is() {
+        let (history, sharing) = shared();
+        let mut redactor = Redactor::new(sharing);
+        let (commit, whole) = &history[5];
+        let sent = redactor.redact(commit, whole).expect("readable");
+        assert_eq!(&sent, commit.bytes());
+    }
+
+    #[test]
+    fn who_may_see_everything_does_not_accept_missing_records() {
+        let (history, sharing) = shared();
+        let mut redactor = Redactor::new(sharing);
+        let (commit, newest) = &history[1];
+        let redacted = redactor.redact(commit, newest).expect("readable");
+        let redacted = Commit::decode(&redacted).expect("whole");
+        let defect = defect(&history[0].1, &redacted);
+        assert!(matches!(defect, LogDefect::Undecodable(_)), "{defect}");
+    }
+
+    #[test]
+    fn the_records_of_a_visible_table_cannot_be_withheld() {
+        let (history, sharing) = shared();
+        let state = filtered(&sharing);
+        let state = state.apply(&history[0].0).expect("the first");
+        let state = state.apply(&history[1].0).expect("the second");
+        let withheld = forged(&history[2].0, |message| {
+            for section in &mut message.sections {
+                section.records.clear();
+            }
+        });
+        assert!(matches!(
+            defect(&state, &withheld),
+            LogDefect::Undecodable(_)
+        ));
+    }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
-    BucketId, Column, ColumnId, DatabaseId, Digest, Epoch, Extent, TableId, TableName, TableSchema,
-    Timestamp, Version,
+    BucketId, Column, ColumnId, DatabaseId, Digest, EntityKind, Epoch, Extent, TableId,
+    TableLevelSharing, TableName, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
 
 use super::DatabaseRecord as Record;
 use crate::extents::check_extents;
-use crate::log::{self, Chain, LogState, SubjectFate};
+use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::{CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, checkpoint};
 
 /// All tables of a database at one version. Immutable; clones in O(1).
@@ -21,6 +22,8 @@ pub struct DatabaseState {
     chain: Chain,
     by_id: OrdMap<TableId, Arc<TableState>>,
     by_name: OrdMap<TableName, Arc<TableState>>,
+    /// What of the database is held; `None`: everything.
+    sharing: Option<Arc<TableLevelSharing>>,
 }
 
 /// One table at one version.
@@ -42,12 +45,49 @@ impl DatabaseState {
         Self::at(Chain::start(bucket, id.as_uuid()))
     }
 
+    /// A database of which only some entities are held. Its version and digest are those of the
+    /// whole: of what is left out the digests are kept, and nothing else.
+    pub fn empty_within(
+        bucket: BucketId,
+        id: DatabaseId,
+        sharing: &Arc<TableLevelSharing>,
+    ) -> Self {
+        Self::empty(bucket, id).within(sharing)
+    }
+
+    /// The same filters at another place in the history, without any entities yet.
+    pub(crate) fn moved_to(&self, chain: Chain) -> Self {
+        Self {
+            sharing: self.sharing.clone(),
+            ..Self::at(chain)
+        }
+    }
+
     pub(crate) fn at(chain: Chain) -> Self {
         Self {
             chain,
             by_id: OrdMap::new(),
             by_name: OrdMap::new(),
+            sharing: None,
         }
+    }
+
+    /// Leaves out from here on what `sharing` does not allow. For a state without entities.
+    pub(crate) fn within(mut self, sharing: &Arc<TableLevelSharing>) -> Self {
+        debug_assert!(self.by_id.is_empty(), "what is there is not filtered");
+        self.sharing = (!sharing.is_everything()).then(|| Arc::clone(sharing));
+        self
+    }
+
+    /// Whether only some entities of the database are held.
+    pub fn is_filtered(&self) -> bool {
+        self.sharing.is_some()
+    }
+
+    /// Whether a table of that name is held when there is one.
+    pub(crate) fn holds_table(&self, name: &str) -> bool {
+        let sharing = self.sharing.as_deref();
+        sharing.is_none_or(|sharing| sharing.allows(EntityKind::Table, name))
     }
 
     /// The database.
@@ -246,8 +286,28 @@ impl LogState for DatabaseState {
         }
     }
 
+    fn leaves_out(&self, subject: Uuid, records: &[Bytes]) -> Result<bool, String> {
+        if self.sharing.is_none() || subject.is_nil() {
+            return Ok(false);
+        }
+        if self.by_id.contains_key(&TableId::new(subject)) {
+            return Ok(false);
+        }
+        match records.first().map(Record::decode).transpose()? {
+            Some(Record::CreateTable { name, .. }) => Ok(!self.holds_table(name.as_str())),
+            _ => Ok(true),
+        }
+    }
+
+    fn fate(record: &Record) -> SubjectFate {
+        match record {
+            Record::DropTable => SubjectFate::Ends,
+            _ => SubjectFate::Lives,
+        }
+    }
+
     async fn load_checkpoint(&self, bucket: &BucketReader) -> Result<Option<Self>, CatalogError> {
-        checkpoint::load_newest(bucket, self.id()).await
+        checkpoint::load_newest(bucket, self).await
     }
 
     async fn write_checkpoint(&self, bucket: &BucketWriter) -> Result<bool, CatalogError> {

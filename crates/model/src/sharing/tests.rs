@@ -43,7 +43,11 @@ fn a_star_stands_for_any_characters() {
         ("a.c", "abc", false),
         ("*é*", "café!", true),
     ] {
-        assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        assert_eq!(
+            pattern_matches(pattern, name),
+            expected,
+            "{pattern} on {name}"
+        );
     }
 }
 

@@ -21,11 +21,21 @@ fn drop_database(text: &str) -> ClusterOp {
     }
 }
 
-fn attach(follower: &str, configuration: &str, database_id: DatabaseId) -> ClusterOp {
-    ClusterOp::AttachFollower {
-        follower_cluster: cluster(follower),
+fn attach(follower_name: &str, configuration: &str, database_id: DatabaseId) -> ClusterOp {
+    ClusterOp::AttachFollower(follower(follower_name, configuration, Some(database_id)))
+}
+
+fn follower(
+    follower: &str,
+    configuration: &str,
+    database_id: Option<DatabaseId>,
+) -> FollowerRecord {
+    FollowerRecord {
+        cluster: cluster(follower),
         configuration: configuration.to_owned(),
         database_id,
+        sharing: Arc::default(),
+        invitation: None,
         attached_at: Timestamp::from_micros(7),
     }
 }
@@ -123,7 +133,7 @@ fn attaching_again_does_nothing_and_elsewhere_is_refused() {
             .follower(&cluster("bi"), "x")
             .expect("attached")
             .database_id,
-        id(1)
+        Some(id(1))
     );
     assert_eq!(state.followers_of(id(2)).count(), 0);
 }
@@ -168,4 +178,63 @@ async fn the_catalog_is_read_back_and_its_older_writer_is_fenced() {
         other.load().await.expect("answered").state.version(),
         Version::ZERO
     );
+}
+
+#[test]
+fn a_configuration_that_changes_its_terms_keeps_its_place() {
+    let first = follower("f", "c", Some(id(1)));
+    let narrowed = FollowerRecord {
+        sharing: Arc::new(TableLevelSharing {
+            tables_to_include: vec!["a*".into()],
+            ..TableLevelSharing::default()
+        }),
+        attached_at: Timestamp::from_micros(9),
+        ..first.clone()
+    };
+    let before = state(&[create(id(1), "a"), ClusterOp::AttachFollower(first)]).expect("ok");
+    let after = before
+        .preview(&[ClusterOp::AttachFollower(narrowed.clone())])
+        .expect("ok");
+    assert_eq!(after.followers().collect::<Vec<_>>(), [&narrowed]);
+    let other = FollowerRecord {
+        database_id: None,
+        ..narrowed
+    };
+    let error = after.preview(&[ClusterOp::AttachFollower(other)]);
+    assert!(matches!(error, Err(OpError::ConfigurationExists { .. })));
+}
+
+#[test]
+fn whoever_follows_all_databases_follows_those_created_later() {
+    let all = ClusterOp::AttachFollower(follower("f", "all", None));
+    let after = state(&[create(id(1), "a"), all, create(id(2), "b")]).expect("ok");
+    assert_eq!(after.followers_of(id(2)).count(), 1);
+    let error = after.preview(&[drop_database("b")]).expect_err("followed");
+    assert!(error.to_string().contains("followed by f"), "{error}");
+}
+
+#[test]
+fn an_invitation_is_there_until_it_is_revoked() {
+    let invitation = InvitationRecord {
+        database_id: id(1),
+        token_sha256: Digest::of(b"secret"),
+        sharing: Arc::default(),
+        expires_at: Timestamp::from_micros(5),
+        invitee: "ada".into(),
+    };
+    let number = Uuid::from_u128(77);
+    let invite = ClusterOp::CreateInvitation {
+        id: number,
+        invitation: invitation.clone(),
+    };
+    let after = state(&[create(id(1), "a"), invite]).expect("ok");
+    assert_eq!(
+        after.invitations().collect::<Vec<_>>(),
+        [(number, &invitation)]
+    );
+    let revoke = ClusterOp::RevokeInvitation { id: number };
+    let after = after.preview(std::slice::from_ref(&revoke)).expect("ok");
+    assert_eq!(after.invitations().len(), 0);
+    let error = after.preview(&[revoke]).expect_err("gone");
+    assert_eq!(error, OpError::InvitationNotFound(number));
 }

@@ -1,0 +1,84 @@
+//! What a follower that sees only part of a database is told of a commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use slipstream_model::{EntityKind, TableId, TableLevelSharing};
+use slipstream_proto::log as proto;
+use slipstream_storage::frame;
+use uuid::Uuid;
+
+use super::{COMMIT_MAGIC, Commit, Section};
+use crate::database::DatabaseRecord;
+use crate::log::LogRecord;
+use crate::{CorruptLog, DatabaseState};
+
+/// Takes out of commits, one after another, the records of what a follower may not see. The
+/// digests stay, and with them the follower can still verify the whole.
+#[derive(Debug)]
+pub struct Redactor {
+    sharing: Arc<TableLevelSharing>,
+    /// What is known of the tables met so far; a table keeps its name.
+    visible: HashMap<Uuid, bool>,
+}
+
+impl Redactor {
+    /// Shows what `sharing` allows.
+    pub fn new(sharing: Arc<TableLevelSharing>) -> Self {
+        Self {
+            sharing,
+            visible: HashMap::new(),
+        }
+    }
+
+    /// The bytes to send: the commit's own when nothing is to be left out. Names are looked up in
+    /// `newest`, a state of the same database that is not older than the commit. A table that was
+    /// dropped since has no name any more and is left out.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn redact(&mut self, commit: &Commit, newest: &DatabaseState) -> Result<Bytes, CorruptLog> {
+        let corrupt = |what| CorruptLog::undecodable("a commit", what);
+        if self.sharing.is_everything() {
+            return Ok(commit.bytes().clone());
+        }
+        let mut shown = Vec::with_capacity(commit.sections().len());
+        for section in commit.sections() {
+            shown.push(self.is_visible(section, newest).map_err(corrupt)?);
+        }
+        if shown.iter().all(|is_shown| *is_shown) {
+            return Ok(commit.bytes().clone());
+        }
+        let body = frame::open(COMMIT_MAGIC, commit.bytes())
+            .map_err(|error| CorruptLog::new("a commit", crate::LogDefect::Frame(error)))?;
+        let mut message =
+            proto::Commit::decode(body).map_err(|error| corrupt(error.to_string()))?;
+        for (section, is_shown) in message.sections.iter_mut().zip(shown) {
+            if !is_shown {
+                section.records.clear();
+            }
+        }
+        Ok(frame::seal(COMMIT_MAGIC, &message.encode_to_vec()))
+    }
+
+    fn is_visible(&mut self, section: &Section, newest: &DatabaseState) -> Result<bool, String> {
+        if section.subject.is_nil() {
+            return Ok(true);
+        }
+        if let Some(known) = self.visible.get(&section.subject) {
+            return Ok(*known);
+        }
+        let allows = |name: &str| self.sharing.allows(EntityKind::Table, name);
+        let first = section.records.first().map(DatabaseRecord::decode);
+        let is_visible = match first.transpose()? {
+            Some(DatabaseRecord::CreateTable { name, .. }) => allows(name.as_str()),
+            _ => newest
+                .table_by_id(TableId::new(section.subject))
+                .is_some_and(|table| allows(table.name.as_str())),
+        };
+        self.visible.insert(section.subject, is_visible);
+        Ok(is_visible)
+    }
+}

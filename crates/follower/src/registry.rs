@@ -1,0 +1,236 @@
+//! The followed databases of a node: which there are, by which names, and what changes them.
+//!
+//! A configuration attaches one database of a leader, or all of them. What it brings is decided
+//! here: each database is followed under its name of this node, and a name that is taken leaves
+//! the later one out, until the name is free.
+
+mod attach;
+mod describe;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use slipstream_catalog::ClusterState;
+use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
+use slipstream_model::{DatabaseId, DatabaseName, OverrideChange};
+
+use crate::attachments::{Attachments, Configuration, FollowedDatabase};
+use crate::following::{FollowContext, Following, Source};
+use crate::link::LeaderAddress;
+
+/// Whether a name is taken by a database that this cluster owns: such a database wins over one
+/// that could be followed (`follower.md`).
+pub type IsOwned = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A followed database by configuration and id.
+type Key = (String, DatabaseId);
+
+/// The followed databases of a node.
+pub struct Registry {
+    identity: NodeIdentity,
+    leaders: Vec<LeaderAddress>,
+    attachments: Attachments,
+    context: FollowContext,
+    is_owned: IsOwned,
+    following: RwLock<BTreeMap<Key, Arc<Following>>>,
+    /// The catalogs of leaders as last read from the bucket.
+    catalogs: Mutex<BTreeMap<String, ClusterState>>,
+    /// One change at a time: they change the same file.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("attachments", &self.attachments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Follows what was attached before, and watches the leaders' catalogs.
+    pub(crate) fn start(
+        identity: NodeIdentity,
+        leaders: Vec<LeaderAddress>,
+        attachments: Attachments,
+        context: FollowContext,
+        is_owned: IsOwned,
+    ) -> Arc<Self> {
+        let registry = Arc::new(Self {
+            identity,
+            leaders,
+            attachments,
+            context,
+            is_owned,
+            following: RwLock::default(),
+            catalogs: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+        });
+        registry.reconcile();
+        let watching = watch::run(Arc::clone(&registry));
+        let shutdown = registry.context.shutdown.clone();
+        let tasks = registry.context.tasks.clone();
+        tasks.spawn(async move {
+            shutdown.run_until_cancelled(watching).await;
+        });
+        registry
+    }
+
+    /// What every followed database needs.
+    pub(crate) fn context(&self) -> &FollowContext {
+        &self.context
+    }
+
+    /// The leaders that databases can be attached from.
+    pub(crate) fn leaders(&self) -> &[LeaderAddress] {
+        &self.leaders
+    }
+
+    /// Every followed database, by configuration.
+    pub(crate) fn all(&self) -> Vec<Arc<Following>> {
+        self.following.read().values().cloned().collect()
+    }
+
+    /// The followed database of a name.
+    ///
+    /// # Errors
+    /// When none has that name here.
+    pub(crate) fn by_database(&self, database: &str) -> Result<Arc<Following>, ServiceError> {
+        let following = self.following.read();
+        let found = following.values().find(|f| f.source().database == database);
+        found.cloned().ok_or_else(|| {
+            ServiceError::new(
+                ErrorKind::NotFound,
+                "database_not_found",
+                format!(
+                    "database '{database}' is not attached to cluster '{}': attach it with \
+                     slipstream attach --leader NAME --database {database}",
+                    self.identity.cluster
+                ),
+            )
+        })
+    }
+
+    /// Changes this node's own settings for a followed database. On the disk when it returns.
+    ///
+    /// # Errors
+    /// When the database is not followed, or a follower may not change that.
+    pub(crate) async fn override_settings(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<(), ServiceError> {
+        let _changing = self.changing.lock().await;
+        let following = self.by_database(database)?;
+        let source = following.source();
+        let configuration = self.attachments.get(&source.configuration);
+        let mut configuration =
+            configuration.ok_or_else(|| not_found(&source.configuration, &[]))?;
+        let is_it = |followed: &&mut FollowedDatabase| followed.id == source.database_id;
+        if let Some(followed) = configuration.databases.iter_mut().find(is_it) {
+            let changed = followed.overrides.clone().changed(change);
+            followed.overrides = changed.map_err(|error| {
+                ServiceError::new(
+                    ErrorKind::InvalidArgument,
+                    "invalid_override",
+                    error.to_string(),
+                )
+            })?;
+        }
+        self.keep(configuration)
+    }
+
+    fn keep(&self, configuration: Configuration) -> Result<(), ServiceError> {
+        self.attachments.set(configuration).map_err(on_disk)
+    }
+
+    /// Starts and stops following, until what is followed is what the configurations ask for.
+    pub(crate) fn reconcile(&self) {
+        let wanted = self.wanted();
+        let mut following = self.following.write();
+        following.retain(|key, running| {
+            let is_wanted = wanted.get(key) == Some(running.source());
+            if !is_wanted {
+                running.stop();
+            }
+            is_wanted
+        });
+        for (key, source) in wanted {
+            following
+                .entry(key)
+                .or_insert_with(|| Following::start(source, self.context.clone()));
+        }
+    }
+
+    /// What the configurations ask for, names that are taken left out.
+    fn wanted(&self) -> BTreeMap<Key, Source> {
+        let mut taken = BTreeSet::new();
+        let mut wanted = BTreeMap::new();
+        for configuration in self.attachments.all() {
+            for followed in &configuration.databases {
+                let Ok(name) = configuration.terms.name_here(&followed.original_name) else {
+                    continue;
+                };
+                if self.conflict(&name, &taken).is_none() {
+                    taken.insert(name.to_string());
+                    let key = (configuration.name.clone(), followed.id);
+                    wanted.insert(key, self.source(&configuration, followed, &name));
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Why a name cannot be had.
+    fn conflict(&self, name: &DatabaseName, taken: &BTreeSet<String>) -> Option<String> {
+        if (self.is_owned)(name.as_str()) {
+            return Some(format!(
+                "cluster '{}' has a database '{name}' of its own",
+                self.identity.cluster
+            ));
+        }
+        taken
+            .contains(name.as_str())
+            .then(|| format!("another configuration has attached a database as '{name}'"))
+    }
+
+    fn source(
+        &self,
+        configuration: &Configuration,
+        followed: &FollowedDatabase,
+        name: &DatabaseName,
+    ) -> Source {
+        let known = self.leaders.iter().find(|l| l.name == configuration.leader);
+        Source {
+            configuration: configuration.name.clone(),
+            leader: configuration.leader.clone(),
+            leader_url: known.map_or_else(|| configuration.leader_url.clone(), |l| l.url.clone()),
+            bucket_id: configuration.bucket_id,
+            database_id: followed.id,
+            database: name.to_string(),
+            original_name: followed.original_name.to_string(),
+            sharing: Arc::new(configuration.terms.sharing.clone()),
+        }
+    }
+}
+
+fn not_found(configuration: &str, known: &[String]) -> ServiceError {
+    let known = match known {
+        [] => "none".to_owned(),
+        known => known.join(", "),
+    };
+    ServiceError::new(
+        ErrorKind::NotFound,
+        "configuration_not_found",
+        format!(
+            "there is no attached database configuration '{configuration}'; there are: {known}"
+        ),
+    )
+}
+
+fn on_disk(error: crate::attachments::AttachmentsError) -> ServiceError {
+    ServiceError::internal(error.to_string())
+}

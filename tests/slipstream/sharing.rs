@@ -1,0 +1,405 @@
+//! Attaching: one database, several, all of them; filters, names, conflicts, and detaching from
+//! either side. The numbers are those of the capabilities that the tests hold.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::cluster::{Client, Node, Site, Store, eventually};
+
+/// A database with two tables of one row each.
+async fn create(leader: &Client, database: &str, tables: &[&str]) -> Result<u64> {
+    leader.create_database(database).await?;
+    let mut version = 0;
+    for table in tables {
+        let csv = format!("word\n{table}_content\n");
+        let receipt = leader
+            .ingest(database, table, "format=csv&create=true", csv)
+            .await?;
+        version = receipt["version"].as_u64().context("a version")?;
+    }
+    Ok(version)
+}
+
+async fn put(follower: &Client, body: &Value) -> Result<Value> {
+    let (status, answer) = follower.post_json("/v1/attachments", body).await?;
+    ensure!(status == 200, "{body} was refused: {status} {answer}");
+    Ok(answer)
+}
+
+async fn refused(follower: &Client, body: &Value) -> Result<(u16, String)> {
+    let before = follower.get_json("/v1/attachments").await?;
+    let (status, answer) = follower.post_json("/v1/attachments", body).await?;
+    ensure!(status >= 400, "{body} was accepted: {answer}");
+    let after = follower.get_json("/v1/attachments").await?;
+    ensure!(
+        before == after,
+        "a refused attach changed {before:?} to {after:?}"
+    );
+    let code = answer["error"]["code"].as_str().unwrap_or_default();
+    Ok((status, code.to_owned()))
+}
+
+/// The tables that a node shows of a database.
+async fn tables(node: &Client, database: &str) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT table_name FROM slipstream.tables WHERE database_name = '{database}' \
+         ORDER BY table_name"
+    );
+    let reply = node.ask_node(&sql).send().await?;
+    let names = reply.rows.iter().map(|row| row["table_name"].as_str());
+    Ok(names.flatten().map(str::to_owned).collect())
+}
+
+async fn databases(node: &Client) -> Result<Vec<String>> {
+    let sql = "SELECT database_name FROM slipstream.databases ORDER BY database_name";
+    let reply = node.ask_node(sql).send().await?;
+    let names = reply.rows.iter().map(|row| row["database_name"].as_str());
+    Ok(names.flatten().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn a03_all_databases_are_followed_and_those_created_later() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "one", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let attached = put(&follower, &json!({"leader": "north", "database": "*"})).await?;
+        assert_eq!(attached["name"], "all");
+        assert_eq!(databases(&follower).await?, ["one"]);
+        create(&leader, "two", &["u"]).await?;
+        eventually("the new database appears", async || {
+            Ok(databases(&follower).await? == ["one", "two"])
+        })
+        .await?;
+        eventually("and is served", async || {
+            Ok(follower.count("two", "SELECT count(*) FROM u").await? == 1)
+        })
+        .await?;
+        let refused = leader.ask_node("DROP DATABASE two").refused().await?;
+        assert_eq!(refused.code, "database_followed");
+        ensure!(refused.message.contains("south"), "{refused}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a02_a08_the_databases_of_two_leaders_are_followed_and_one_name_once() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let north = site.leader("north").await?;
+        let west = site.leader("west").await?;
+        create(&north, "sales", &["of_north"]).await?;
+        create(&west, "sales", &["of_west"]).await?;
+        create(&west, "stock", &["t"]).await?;
+        let addresses = format!("north={},west={}", north.grpc_url(), west.grpc_url());
+        let mut follower = site
+            .start("follower", "south", "south", &["--leader", &addresses])
+            .await?;
+        follower.wait_ready().await?;
+        put(
+            &follower,
+            &json!({"leader": "north", "database": "*", "name": "n"}),
+        )
+        .await?;
+        let second = put(
+            &follower,
+            &json!({"leader": "west", "database": "*", "name": "w"}),
+        )
+        .await?;
+        assert_eq!(databases(&follower).await?, ["sales", "stock"]);
+        assert_eq!(tables(&follower, "sales").await?, ["of_north"]);
+        let left_out = second["databases"]
+            .as_array()
+            .context("databases")?
+            .iter()
+            .find(|database| database["name"] == "sales")
+            .context("the one that was left out")?;
+        assert_eq!(left_out["error"]["code"], "database_name_conflict");
+
+        // Once the name is free, the other one is followed.
+        follower.detach("n").await?;
+        eventually("the other database takes the name", async || {
+            Ok(tables(&follower, "sales").await? == ["of_west"])
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a16_a17_a_followed_database_has_another_name_or_a_prefix() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "sales", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let renamed = json!({"leader": "north", "database": "sales", "name": "a",
+            "database_name_override": "sales_of_north"});
+        let attached = put(&follower, &renamed).await?;
+        assert_eq!(attached["databases"][0]["original_name"], "sales");
+        let prefixed = json!({"leader": "north", "database": "*", "name": "b",
+            "database_name_prefix": "n_"});
+        put(&follower, &prefixed).await?;
+        assert_eq!(databases(&follower).await?, ["n_sales", "sales_of_north"]);
+        for name in ["n_sales", "sales_of_north"] {
+            assert_eq!(follower.count(name, "SELECT count(*) FROM t").await?, 1);
+        }
+        let joined = "SELECT count(*) FROM n_sales.t a JOIN t b ON a.word = b.word";
+        assert_eq!(follower.count("sales_of_north", joined).await?, 1);
+        let missing = follower.refused("sales", "SELECT 1").await?;
+        assert_eq!(missing.code, "database_not_found");
+
+        let contradiction = json!({"leader": "north", "database": "*", "name": "c",
+            "database_name_override": "x"});
+        let refusal = refused(&follower, &contradiction).await?;
+        assert_eq!(refusal, (400, "invalid_sharing".to_owned()));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a09_a10_a15_a_follower_sees_the_tables_that_its_filters_name() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        let version = create(&leader, "d", &["logs_a", "logs_b", "other"]).await?;
+        let mut follower = site.follower("south", &leader).await?;
+        let request = json!({"leader": "north", "database": "d",
+            "sharing": {"tablesToInclude": ["logs*"], "tablesToExclude": ["*_b", "missing"]}});
+        put(&follower, &request).await?;
+        assert_eq!(tables(&follower, "d").await?, ["logs_a"]);
+
+        // Filtered or not, the digest is the same: what is left out is still accounted for.
+        let here = follower
+            .ask("d", "SELECT * FROM logs_a")
+            .min_version(version)
+            .send()
+            .await?;
+        let there = leader.sql("d", "SELECT * FROM logs_a").await?;
+        assert_eq!(here.digest()?, there.digest()?);
+        let hidden = follower.refused("d", "SELECT * FROM logs_b").await?;
+        assert_eq!(
+            (hidden.status, hidden.code.as_str()),
+            (404, "table_not_found")
+        );
+
+        // A table that is created later and matches appears; one that does not match does not.
+        leader
+            .ingest("d", "others", "format=csv&create=true", "x\n1\n")
+            .await?;
+        let receipt = leader
+            .ingest("d", "logs_c", "format=csv&create=true", "x\n1\n")
+            .await?;
+        let version = receipt["version"].as_u64().context("a version")?;
+        follower.wait_for_version("d", version).await?;
+        assert_eq!(tables(&follower, "d").await?, ["logs_a", "logs_c"]);
+
+        // The filters are those of the configuration, after a restart and without the leader too.
+        follower.terminate().await?;
+        drop(leader);
+        follower.restart().await?;
+        eventually("the follower answers from the bucket alone", async || {
+            Ok(tables(&follower, "d").await? == ["logs_a", "logs_c"])
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a53_a_configuration_can_be_put_again_and_its_filters_changed() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let mut leader = site.leader("north").await?;
+        create(&leader, "d", &["a", "b"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let all = json!({"leader": "north", "database": "d"});
+        let narrow = json!({"leader": "north", "database": "d",
+            "sharing": {"tablesToInclude": ["a"]}});
+        let first = put(&follower, &all).await?;
+        assert_eq!(
+            put(&follower, &all).await?,
+            first,
+            "the same again changes nothing"
+        );
+        put(&follower, &narrow).await?;
+        assert_eq!(tables(&follower, "d").await?, ["a"]);
+        put(&follower, &all).await?;
+        assert_eq!(tables(&follower, "d").await?, ["a", "b"]);
+
+        // What cannot be agreed with the leader is not changed here either.
+        leader.kill()?;
+        let (status, code) = refused(&follower, &narrow).await?;
+        assert_eq!((status, code.as_str()), (503, "leader_unreachable"));
+        assert_eq!(tables(&follower, "d").await?, ["a", "b"]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a14_a47_a_configuration_that_makes_no_sense_is_refused_with_a_code() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        create(&leader, "e", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        put(&follower, &json!({"leader": "north", "database": "d"})).await?;
+        let many: Vec<_> = (0..101).map(|number| format!("t{number}")).collect();
+        for (body, status, code) in [
+            (json!({"leader": "north", "database": "*", "sharing": {"tablesToInclude": ["t"]}}), 400, "invalid_sharing"),
+            (json!({"leader": "north", "database": "e", "sharing": {"tablesToInclude": many}}), 400, "invalid_sharing"),
+            (json!({"leader": "north", "database": "e", "sharing": {"tablesToInclude": ["u*"]}}), 404, "filter_matches_nothing"),
+            (json!({"leader": "north", "database": "e", "sharing": {"tables": ["t"]}}), 400, "invalid_argument"),
+            (json!({"leader": "north", "database": "missing"}), 404, "database_not_found"),
+            (json!({"leader": "elsewhere", "database": "d"}), 404, "leader_not_found"),
+            (json!({"leader": "north", "database": "e", "name": "d"}), 409, "already_attached"),
+            (json!({"leader": "north", "database": "d", "name": "again"}), 409, "already_attached"),
+            (json!({"leader": "north", "database": "e", "location": "Mars"}), 409, "location_mismatch"),
+            (json!({"leader": "north", "database": "e", "invitation": "forged"}), 409, "invitation_refused"),
+            (json!({"leader": "north", "database": "e", "default_principals_modification_kind": "Both"}), 400, "invalid_argument"),
+        ] {
+            let refusal = refused(&follower, &body).await?;
+            assert_eq!(refusal, (status, code.to_owned()), "{body}");
+        }
+        assert_eq!(databases(&follower).await?, ["d"]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a40_a44_a_detached_database_goes_and_can_be_attached_again() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        for _ in 0..2 {
+            put(&follower, &json!({"leader": "north", "database": "d"})).await?;
+            assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 1);
+            follower.detach("d").await?;
+            let gone = follower.refused("d", "SELECT 1").await?;
+            assert_eq!(gone.code, "database_not_found");
+            assert_eq!(leader.count("d", "SELECT count(*) FROM t").await?, 1);
+        }
+        // Nobody follows it any more.
+        leader.ask_node("DROP DATABASE d").send().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// What a file or its folder's files hold, searched as `strings` would.
+fn is_named_below(folder: &Path, word: &str) -> Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if is_named_below(&path, word)? {
+                return Ok(true);
+            }
+            continue;
+        }
+        let bytes = std::fs::read(&path)?;
+        if bytes
+            .windows(word.len())
+            .any(|window| window == word.as_bytes())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[tokio::test]
+async fn an_excluded_table_is_named_nowhere_on_the_follower() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["shown", "secret_plans"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let request = json!({"leader": "north", "database": "d",
+            "sharing": {"tablesToExclude": ["sec*"]}});
+        put(&follower, &request).await?;
+        let receipt = leader
+            .ingest(
+                "d",
+                "secret_plans",
+                "format=csv",
+                "word\nsecret_plans_again\n",
+            )
+            .await?;
+        let version = receipt["version"].as_u64().context("a version")?;
+        follower.wait_for_version("d", version).await?;
+        assert_eq!(tables(&follower, "d").await?, ["shown"]);
+        for sql in [
+            "SELECT * FROM slipstream.extents",
+            "SELECT * FROM information_schema.columns",
+            "SELECT * FROM information_schema.tables",
+        ] {
+            let answer = follower.sql("d", sql).await?.text();
+            ensure!(!answer.contains("secret_plans"), "{sql}: {answer}");
+        }
+        let typo = follower.refused("d", "SELECT * FROM secret_plan").await?;
+        ensure!(!typo.message.contains("secret_plans"), "{typo}");
+        let (_, metrics) = follower.get("/metrics").await?;
+        ensure!(!metrics.contains("secret_plans"), "{metrics}");
+        ensure!(!follower.log().contains("secret_plans"), "the log names it");
+        let directory = follower.data_directory();
+        ensure!(
+            !is_named_below(directory, "secret_plans")?,
+            "a file names it"
+        );
+        ensure!(is_named_below(directory, "sec*")?, "the search works");
+
+        let told = subscribe(&leader, "south", "d").await?;
+        let is_told = |word: &str| told.windows(word.len()).any(|w| w == word.as_bytes());
+        ensure!(
+            is_told("shown"),
+            "the stream tells of the table that is shared"
+        );
+        ensure!(
+            !is_told("secret_plans"),
+            "the stream names the excluded table"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Everything that a leader tells a configuration of a follower from the start of the log.
+async fn subscribe(leader: &Node, cluster: &str, configuration: &str) -> Result<Vec<u8>> {
+    use prost::Message;
+    use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
+    use slipstream_proto::sync::{FollowerIdentity, SubscribeRequest, admin_client, sync_event};
+
+    let follower = FollowerIdentity {
+        cluster: cluster.to_owned(),
+        node_id: vec![7; 16].into(),
+        configuration: configuration.to_owned(),
+    };
+    let channel = tonic::transport::Endpoint::from_shared(leader.grpc_url())?
+        .connect()
+        .await?;
+    let mut admin = admin_client::AdminClient::new(channel.clone());
+    let request = slipstream_proto::sync::DescribeClusterRequest {
+        follower: Some(follower.clone()),
+    };
+    let described = admin.describe_cluster(request).await?.into_inner();
+    let database = described.databases.first().context("one database")?.clone();
+    let request = SubscribeRequest {
+        follower: Some(follower),
+        bucket_id: described.bucket_id,
+        database_id: database.database_id,
+        from_version: 0,
+        from_digest: vec![0; 32].into(),
+    };
+    let mut client = MetadataSyncClient::new(channel);
+    let mut events = client.subscribe(request).await?.into_inner();
+    let mut told = Vec::new();
+    while let Some(event) = events.message().await? {
+        told.extend(event.encode_to_vec());
+        if matches!(event.event, Some(sync_event::Event::Heartbeat(_))) {
+            break;
+        }
+    }
+    Ok(told)
+}
