@@ -21,7 +21,9 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ),
     (
         "leader",
-        &["model", "proto", "storage", "catalog", "query", "frontend"],
+        &[
+            "model", "proto", "storage", "catalog", "query", "frontend", "follower",
+        ],
     ),
     (
         "follower",

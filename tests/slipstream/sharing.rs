@@ -289,6 +289,60 @@ async fn a40_a44_a_detached_database_goes_and_can_be_attached_again() -> Result<
     .await
 }
 
+#[tokio::test]
+async fn a04_a07_a_cluster_leads_and_follows_at_once_and_its_own_database_wins() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let north = site.leader("north").await?;
+        create(&north, "sales", &["of_north"]).await?;
+        create(&north, "stock", &["t"]).await?;
+        let address = format!("north={}", north.grpc_url());
+        let mut both = site
+            .start("leader", "both", "both", &["--leader", &address])
+            .await?;
+        both.wait_ready().await?;
+        create(&both, "sales", &["own"]).await?;
+        put(&both, &json!({"leader": "north", "database": "*"})).await?;
+
+        // Its own database is the one of that name; the other one is followed, read-only.
+        assert_eq!(tables(&both, "sales").await?, ["own"]);
+        assert_eq!(tables(&both, "stock").await?, ["t"]);
+        let joined = "SELECT count(*) FROM own, stock.t";
+        assert_eq!(both.count("sales", joined).await?, 1);
+        for (database, sql) in [
+            ("stock", "CREATE TABLE x (a INT)"),
+            ("stock", "DROP TABLE t"),
+            ("sales", "INSERT INTO stock.t VALUES ('x')"),
+        ] {
+            let refusal = both.refused(database, sql).await?;
+            assert_eq!(refusal.code, "read_only_follower", "{sql}: {refusal}");
+        }
+        let refusal = both
+            .ingest_refused("stock", "t", "format=csv", "word\nx\n")
+            .await?;
+        assert_eq!(refusal.code, "read_only_follower");
+        let refusal = both.ask_node("DROP DATABASE stock").refused().await?;
+        assert_eq!(refusal.code, "database_attached");
+
+        // Once its own is dropped, the leader's appears; and makes room again.
+        both.ask_node("DROP DATABASE sales").send().await?;
+        eventually("the leader's database takes the name", async || {
+            Ok(tables(&both, "sales").await? == ["of_north"])
+        })
+        .await?;
+        create(&both, "sales", &["own_again"]).await?;
+        assert_eq!(tables(&both, "sales").await?, ["own_again"]);
+
+        // Who both leads and follows is followed for what it owns, and knows both after a restart.
+        both.terminate().await?;
+        both.restart().await?;
+        both.wait_ready().await?;
+        assert_eq!(databases(&both).await?, ["sales", "stock"]);
+        assert_eq!(both.count("stock", "SELECT count(*) FROM t").await?, 1);
+        Ok(())
+    })
+    .await
+}
+
 /// What a file or its folder's files hold, searched as `strings` would.
 fn is_named_below(folder: &Path, word: &str) -> Result<bool> {
     for entry in std::fs::read_dir(folder)? {

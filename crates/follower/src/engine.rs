@@ -1,27 +1,20 @@
 //! The follower behind its doors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, DatabaseDescription, DatabaseReadiness, Description, Engine,
-    ErrorKind, FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness,
-    ServiceError, SqlRequest,
+    Answer, AttachRequest, Attachment, DatabaseDescription, Description, Engine, ErrorKind,
+    FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness, ServiceError,
+    SqlRequest,
 };
-use slipstream_model::{Clock, Freshness, OverrideChange, WhenStale};
+use slipstream_model::{Clock, Freshness, OverrideChange};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
 };
 
-use crate::following::{Following, Served};
 use crate::registry::Registry;
 use crate::view::FollowerView;
-
-/// How long a request waits for fresher state when it does not say.
-const WAIT_FOR_FRESHNESS: Duration = Duration::from_secs(10);
 
 /// What a follower node shares between its requests.
 #[derive(Debug)]
@@ -53,126 +46,14 @@ impl FollowerEngine {
         &self,
         request: &SqlRequest,
     ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
-        let mut databases: BTreeMap<String, DatabaseState> = BTreeMap::new();
-        for following in self.registry.all() {
-            if let Some(state) = following.served().state {
-                databases.insert(following.source().database.clone(), state);
-            }
-        }
-        let mut freshness = None;
-        if let Some(name) = &request.database {
-            let following = self.registry.by_database(name)?;
-            let served = self.wait_until_fresh(&following, request).await?;
-            freshness = following.freshness(&served);
-            if let Some(state) = served.state {
-                databases.insert(name.clone(), state);
-            }
-        }
-        Ok((
-            SessionDatabases {
-                default: request.database.clone(),
-                databases,
-            },
-            freshness,
-        ))
-    }
-
-    /// Waits until a database is as fresh as a request asks for, or fails as it chooses.
-    async fn wait_until_fresh(
-        &self,
-        following: &Following,
-        request: &SqlRequest,
-    ) -> Result<Served, ServiceError> {
-        let wanted = &request.freshness;
-        let is_met = |served: &Served| {
-            let now = self.clock.now();
-            following
-                .freshness(served)
-                .is_some_and(|freshness| wanted.is_met_by(&freshness, now))
-        };
-        let served = following.served();
-        let as_is = wanted.when_stale == WhenStale::Stale && served.state.is_some();
-        if as_is || is_met(&served) {
-            return Ok(served);
-        }
-        if wanted.when_stale != WhenStale::Fail {
-            let mut changes = following.changes();
-            following.look.notify_one();
-            let timeout = request.timeout.unwrap_or(WAIT_FOR_FRESHNESS);
-            let arrived = tokio::time::timeout(timeout, changes.wait_for(|s| is_met(s))).await;
-            if let Ok(Ok(served)) = arrived {
-                return Ok(served.clone());
-            }
-        }
-        Err(self.stale(following, &following.served(), request))
-    }
-
-    fn stale(&self, following: &Following, served: &Served, request: &SqlRequest) -> ServiceError {
-        let database = &following.source().database;
-        let why = served
-            .suspension
-            .as_ref()
-            .or(served.leader_silence.as_ref());
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        let Some(freshness) = following.freshness(served) else {
-            return ServiceError::new(
-                ErrorKind::Unavailable,
-                "not_synchronised",
-                format!("database '{database}' has not had its first synchronisation{why}"),
-            );
-        };
-        let staleness = freshness.staleness(self.clock.now());
-        let wanted = match (
-            request.freshness.min_version,
-            request.freshness.max_staleness,
-        ) {
-            (Some(version), _) if version > freshness.version => {
-                format!("version {version} was asked for")
-            }
-            (_, Some(bound)) => format!("at most {bound:?} old was asked for"),
-            (version, None) => format!("version {version:?} was asked for"),
-        };
-        ServiceError::new(
-            ErrorKind::Stale,
-            "stale",
-            format!(
-                "database '{database}' is at version {}, last known to be the newest {staleness:?} \
-                 ago; {wanted}{why}",
-                freshness.version
-            ),
-        )
+        let (databases, freshness) = self.registry.resolve(request).await?;
+        let default = request.database.clone();
+        Ok((SessionDatabases { default, databases }, freshness))
     }
 
     fn session(&self, databases: SessionDatabases) -> QuerySession {
-        let view = FollowerView::new(self.registry.all(), Arc::clone(&self.clock));
+        let view = FollowerView::new(Arc::clone(&self.registry));
         self.runtime.session(databases, Arc::new(view))
-    }
-
-    /// Says where writes go, instead of only that they do not go here.
-    fn refuse_write(&self, database: Option<&str>) -> ServiceError {
-        let leader = database
-            .and_then(|name| self.registry.by_database(name).ok())
-            .map(|following| {
-                let source = following.source();
-                format!("leader '{}' at {}", source.leader, source.leader_url)
-            })
-            .or_else(|| {
-                let leaders = self.registry.leaders().iter();
-                let leaders: Vec<_> = leaders
-                    .map(|l| format!("leader '{}' at {}", l.name, l.url))
-                    .collect();
-                (!leaders.is_empty()).then(|| leaders.join(" or "))
-            })
-            .unwrap_or_else(|| "the database's leader".to_owned());
-        ServiceError::new(
-            ErrorKind::ReadOnly,
-            "read_only_follower",
-            format!(
-                "cluster '{}' is a follower, and its databases are read-only here: send the \
-                 change to {leader}",
-                self.identity.cluster
-            ),
-        )
     }
 
     fn parse(&self, request: &SqlRequest) -> Result<Statement, ServiceError> {
@@ -196,7 +77,7 @@ impl FollowerEngine {
             .plan_read_only(statement)
             .await
             .map_err(|error| match error.kind() {
-                QueryErrorKind::ReadOnly => self.refuse_write(database),
+                QueryErrorKind::ReadOnly => self.registry.refuse_write(database),
                 _ => error.into(),
             })
     }
@@ -215,20 +96,12 @@ impl Engine for FollowerEngine {
     async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
         let statements = QuerySession::parse(&request.sql)?;
         if statements.iter().any(QuerySession::is_write) {
-            return Err(self.refuse_write(request.database.as_deref()));
+            return Err(self.registry.refuse_write(request.database.as_deref()));
         }
         let statement = self.parse(&request)?;
         let (databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
-        let pins: Vec<_> = self
-            .registry
-            .all()
-            .iter()
-            .filter_map(|following| {
-                let state = databases.databases.get(&following.source().database)?;
-                Some(following.pin(state.version()))
-            })
-            .collect();
+        let pins = self.registry.pin(&databases.databases);
         let session = self.session(databases);
         let plan = self
             .plan(&session, statement, request.database.as_deref())
@@ -253,7 +126,7 @@ impl Engine for FollowerEngine {
     async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
         let statement = self.parse(&request)?;
         if QuerySession::is_write(&statement) {
-            return Err(self.refuse_write(request.database.as_deref()));
+            return Err(self.registry.refuse_write(request.database.as_deref()));
         }
         let (databases, _) = self.resolve(&request).await?;
         let session = self.session(databases);
@@ -275,7 +148,7 @@ impl Engine for FollowerEngine {
     }
 
     async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError> {
-        Err(self.refuse_write(Some(&request.database)))
+        Err(self.registry.refuse_write(Some(&request.database)))
     }
 
     async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {
@@ -307,19 +180,6 @@ impl Engine for FollowerEngine {
     }
 
     fn readiness(&self) -> Readiness {
-        let databases = self.registry.all().into_iter().map(|following| {
-            let served = following.served();
-            DatabaseReadiness {
-                name: following.source().database.clone(),
-                ready: served.state.is_some() && served.suspension.is_none(),
-                version: served.state.as_ref().map(|state| state.version().get()),
-                digest: served
-                    .state
-                    .as_ref()
-                    .map(|state| state.digest().to_string()),
-                suspension_state: served.suspension,
-            }
-        });
-        Readiness::of(databases.collect())
+        Readiness::of(self.registry.readiness())
     }
 }

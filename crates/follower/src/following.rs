@@ -68,13 +68,19 @@ pub struct Following {
 
 /// What every followed database needs.
 #[derive(Debug, Clone)]
-pub(crate) struct FollowContext {
-    pub(crate) connection: BucketConnection,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Entropy,
-    pub(crate) node: NodeName,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) shutdown: CancellationToken,
+pub struct FollowContext {
+    /// The bucket, which may not be there yet.
+    pub connection: BucketConnection,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where chance comes from.
+    pub entropy: Entropy,
+    /// Who this node is to its leaders.
+    pub node: NodeName,
+    /// Holds the tasks, so that a stopping node can wait for them.
+    pub tasks: TaskTracker,
+    /// Ends every task when the node stops.
+    pub shutdown: CancellationToken,
 }
 
 impl Following {

@@ -24,7 +24,8 @@ mod view;
 
 pub use attachments::{Attachments, Configuration, FollowedDatabase};
 pub use engine::FollowerEngine;
-pub use following::{Following, Served, Source};
-pub use link::LeaderAddress;
-pub use node::{FollowerArgs, run};
+pub use following::{FollowContext, Following, Served, Source};
+pub use link::{LeaderAddress, NodeName};
+pub use node::{FollowerArgs, leaders_of_file, run};
+pub use pins::Pin;
 pub use registry::{IsOwned, Registry};

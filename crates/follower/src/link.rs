@@ -83,9 +83,11 @@ pub(crate) async fn admin_client(url: &str) -> Result<AdminClient<Channel>, toni
 
 /// Who this node is to its leaders.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeName {
-    pub(crate) cluster: String,
-    pub(crate) node: Uuid,
+pub struct NodeName {
+    /// Its cluster.
+    pub cluster: String,
+    /// New with each start of the process.
+    pub node: Uuid,
 }
 
 impl NodeName {

@@ -17,9 +17,6 @@ use crate::following::FollowContext;
 use crate::link::{LeaderAddress, NodeName};
 use crate::registry::Registry;
 
-/// The leader of a follower that was told nothing: the one that was started in the same folder.
-const DEFAULT_LEADER: &str = "leader=http://127.0.0.1:7410";
-
 /// The follower's flags.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FollowerArgs {
@@ -46,7 +43,7 @@ pub struct FollowerArgs {
 pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
     let (settings, own) = args.node.resolve(NodeRole::Follower, &["leader"])?;
     let leaders = if args.leaders.is_empty() {
-        leaders_of_file(&own)?
+        leaders_of_file(&own)?.unwrap_or_else(|| vec![default_leader()])
     } else {
         args.leaders
     };
@@ -61,22 +58,33 @@ pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
     .await
 }
 
-/// `leader = ["NAME=URL", ...]` in the settings file, or the default.
-fn leaders_of_file(own: &toml::Table) -> anyhow::Result<Vec<LeaderAddress>> {
+/// `leader = ["NAME=URL", ...]` in the settings file.
+///
+/// # Errors
+/// When it is something else.
+pub fn leaders_of_file(own: &toml::Table) -> anyhow::Result<Option<Vec<LeaderAddress>>> {
     let parse = |text: &str| {
         text.parse()
             .map_err(|error| anyhow::anyhow!("leader: {error}"))
     };
     match own.get("leader") {
-        None => Ok(vec![parse(DEFAULT_LEADER)?]),
-        Some(toml::Value::String(one)) => Ok(vec![parse(one)?]),
+        None => Ok(None),
+        Some(toml::Value::String(one)) => Ok(Some(vec![parse(one)?])),
         Some(toml::Value::Array(several)) => {
             let texts = several
                 .iter()
                 .map(|value| value.as_str().unwrap_or_default());
-            texts.map(parse).collect()
+            texts.map(parse).collect::<anyhow::Result<_>>().map(Some)
         }
         Some(other) => bail!("leader: {other} is not a list of NAME=URL"),
+    }
+}
+
+/// The leader of a follower that was told nothing: the one that was started in the same folder.
+fn default_leader() -> LeaderAddress {
+    LeaderAddress {
+        name: "leader".to_owned(),
+        url: "http://127.0.0.1:7410".to_owned(),
     }
 }
 

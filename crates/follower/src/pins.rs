@@ -28,7 +28,7 @@ impl Pins {
 
 /// A reader of one version.
 #[derive(Debug)]
-pub(crate) struct Pin {
+pub struct Pin {
     pins: Pins,
     version: Version,
 }

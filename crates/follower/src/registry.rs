@@ -6,6 +6,7 @@
 
 mod attach;
 mod describe;
+mod serve;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +53,7 @@ impl fmt::Debug for Registry {
 
 impl Registry {
     /// Follows what was attached before, and watches the leaders' catalogs.
-    pub(crate) fn start(
+    pub fn start(
         identity: NodeIdentity,
         leaders: Vec<LeaderAddress>,
         attachments: Attachments,
@@ -84,13 +85,8 @@ impl Registry {
         &self.context
     }
 
-    /// The leaders that databases can be attached from.
-    pub(crate) fn leaders(&self) -> &[LeaderAddress] {
-        &self.leaders
-    }
-
     /// Every followed database, by configuration.
-    pub(crate) fn all(&self) -> Vec<Arc<Following>> {
+    pub fn all(&self) -> Vec<Arc<Following>> {
         self.following.read().values().cloned().collect()
     }
 
@@ -98,7 +94,7 @@ impl Registry {
     ///
     /// # Errors
     /// When none has that name here.
-    pub(crate) fn by_database(&self, database: &str) -> Result<Arc<Following>, ServiceError> {
+    pub fn by_database(&self, database: &str) -> Result<Arc<Following>, ServiceError> {
         let following = self.following.read();
         let found = following.values().find(|f| f.source().database == database);
         found.cloned().ok_or_else(|| {
@@ -118,7 +114,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the database is not followed, or a follower may not change that.
-    pub(crate) async fn override_settings(
+    pub async fn override_settings(
         &self,
         database: &str,
         change: OverrideChange,
@@ -148,7 +144,7 @@ impl Registry {
     }
 
     /// Starts and stops following, until what is followed is what the configurations ask for.
-    pub(crate) fn reconcile(&self) {
+    pub fn reconcile(&self) {
         let wanted = self.wanted();
         let mut following = self.following.write();
         following.retain(|key, running| {

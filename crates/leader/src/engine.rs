@@ -8,14 +8,15 @@ use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use slipstream_catalog::{DatabaseOp, DatabaseState};
+use slipstream_follower::Registry;
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, DatabaseDescription, DatabaseReadiness, Description, Engine,
-    ErrorKind, FollowerDescription, IngestReceipt, IngestRequest, Invitation, InviteRequest,
-    NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
+    ErrorKind, FollowerDatabase, FollowerDescription, IngestReceipt, IngestRequest, Invitation,
+    InviteRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
-    DatabaseId, Freshness, FreshnessRequirement, TableId, TableName, TableSchema, Timestamp,
-    WhenStale,
+    DatabaseId, Freshness, FreshnessRequirement, OverrideChange, TableId, TableName, TableSchema,
+    Timestamp, WhenStale,
 };
 use slipstream_query::{
     QueryInfo, QueryRuntime, QuerySession, QueryStream, SessionDatabases, Statement,
@@ -37,6 +38,8 @@ const WAIT_FOR_VERSION: Duration = Duration::from_secs(10);
 pub struct LeaderEngine {
     identity: NodeIdentity,
     cluster: Arc<Cluster>,
+    /// The databases of other clusters that this one follows.
+    registry: Arc<Registry>,
     runtime: Arc<QueryRuntime>,
     ingest: IngestOptions,
     /// Extents that are encoded at one time, over all requests: one a core.
@@ -48,6 +51,7 @@ impl LeaderEngine {
     pub fn new(
         identity: NodeIdentity,
         cluster: Arc<Cluster>,
+        registry: Arc<Registry>,
         runtime: Arc<QueryRuntime>,
         ingest: IngestOptions,
     ) -> Self {
@@ -56,6 +60,7 @@ impl LeaderEngine {
         Self {
             identity,
             cluster,
+            registry,
             runtime,
             ingest,
             encoding,
@@ -66,9 +71,13 @@ impl LeaderEngine {
         &self.cluster
     }
 
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     pub(crate) fn session(&self, databases: SessionDatabases) -> QuerySession {
-        let view = Arc::new(LeaderView::new(Arc::clone(&self.cluster)));
-        self.runtime.session(databases, view)
+        let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
+        self.runtime.session(databases, Arc::new(view))
     }
 
     pub(crate) fn ingest_context(
@@ -89,23 +98,68 @@ impl LeaderEngine {
         }
     }
 
-    /// The states a request is answered from: all databases, resolved once.
-    async fn resolve(&self, request: &SqlRequest) -> Result<SessionDatabases, ServiceError> {
-        let mut databases = self.cluster.states();
-        if let Some(name) = &request.database {
+    /// The states a request is answered from: all databases, owned and followed, resolved once;
+    /// and how fresh the request's own is.
+    async fn resolve(
+        &self,
+        request: &SqlRequest,
+    ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
+        let is_followed = self.follows(request.database.as_deref());
+        let (mut databases, mut freshness) = if is_followed {
+            self.registry.resolve(request).await?
+        } else {
+            (self.registry.states(), None)
+        };
+        // A name that is owned wins.
+        databases.extend(self.cluster.states());
+        if let Some(name) = request.database.as_ref().filter(|_| !is_followed) {
             let id = self.cluster.database_id(name)?;
             let timeout = request.timeout.unwrap_or(WAIT_FOR_VERSION);
-            if let Some(state) = self
-                .wait_for_version(id, &request.freshness, timeout)
-                .await?
-            {
+            let waited = self.wait_for_version(id, &request.freshness, timeout);
+            if let Some(state) = waited.await? {
                 databases.insert(name.clone(), state);
             }
+            let state = databases.get(name);
+            freshness = state.map(|state| self.freshness(name, state));
         }
-        Ok(SessionDatabases {
-            default: request.database.clone(),
-            databases,
+        let default = request.database.clone();
+        Ok((SessionDatabases { default, databases }, freshness))
+    }
+
+    /// Whether a database is one of another cluster, followed here.
+    fn follows(&self, database: Option<&str>) -> bool {
+        database.is_some_and(|name| {
+            self.cluster.catalog().database(name).is_none()
+                && self.registry.by_database(name).is_ok()
         })
+    }
+
+    /// The database of a name, to change it.
+    ///
+    /// # Errors
+    /// When there is none, or another cluster owns it.
+    pub(crate) fn owned(&self, name: &str) -> Result<DatabaseId, ServiceError> {
+        if self.follows(Some(name)) {
+            return Err(self.registry.refuse_write(Some(name)));
+        }
+        self.cluster.database_id(name)
+    }
+
+    /// Refuses to drop what is only followed.
+    pub(crate) fn check_not_attached(&self, name: &str) -> Result<(), ServiceError> {
+        if !self.follows(Some(name)) {
+            return Ok(());
+        }
+        let following = self.registry.by_database(name)?;
+        let configuration = &following.source().configuration;
+        Err(ServiceError::new(
+            ErrorKind::Conflict,
+            "database_attached",
+            format!(
+                "database '{name}' is attached by configuration '{configuration}' and cannot be \
+                 dropped here: detach it with slipstream detach --name {configuration}"
+            ),
+        ))
     }
 
     /// Waits until a database has the version that a request asks for.
@@ -164,13 +218,8 @@ impl LeaderEngine {
         request: SqlRequest,
         statement: Statement,
     ) -> Result<Answer, ServiceError> {
-        let databases = self.resolve(&request).await?;
-        let freshness = request.database.as_ref().and_then(|name| {
-            databases
-                .databases
-                .get(name)
-                .map(|state| self.freshness(name, state))
-        });
+        let (databases, freshness) = self.resolve(&request).await?;
+        let pins = self.registry.pin(&databases.databases);
         let session = self.session(databases);
         let plan = session.plan_read_only(statement).await?;
         let plan = session.bind(plan, request.parameters)?;
@@ -180,7 +229,7 @@ impl LeaderEngine {
             database: request.database,
             timeout: request.timeout,
         };
-        let rows = session.execute(plan, info).await?;
+        let rows = session.execute(plan, info).await?.holding(pins);
         let answered_at = self.cluster.clock().now();
         Ok(Answer {
             rows,
@@ -318,7 +367,8 @@ impl Engine for LeaderEngine {
 
     async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
         let parsed = classify(&request.sql)?;
-        let session = self.session(self.resolve(&request).await?);
+        let (databases, _) = self.resolve(&request).await?;
+        let session = self.session(databases);
         let (plan, is_query) = match parsed {
             Request::Query(statement) => (session.plan_read_only(statement).await?, true),
             Request::Changes(mut statements) if statements.len() == 1 => {
@@ -351,7 +401,7 @@ impl Engine for LeaderEngine {
     }
 
     async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError> {
-        let database = self.cluster.database_id(&request.database)?;
+        let database = self.owned(&request.database)?;
         let state = self.cluster.writer(database)?.state();
         let name = TableName::new(request.table.clone()).map_err(invalid)?;
         let target = self.target(&request, &state)?;
@@ -423,20 +473,33 @@ impl Engine for LeaderEngine {
         Ok(receipt)
     }
 
-    async fn attach(&self, _request: AttachRequest) -> Result<Attachment, ServiceError> {
-        Err(not_a_follower(&self.identity))
+    async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {
+        self.registry.attach(request).await
     }
 
-    async fn detach(&self, _configuration: &str) -> Result<(), ServiceError> {
-        Err(not_a_follower(&self.identity))
+    async fn detach(&self, configuration: &str) -> Result<(), ServiceError> {
+        self.registry.detach(configuration).await
     }
 
     fn attachments(&self) -> Vec<Attachment> {
-        Vec::new()
+        self.registry.attachments()
+    }
+
+    async fn override_settings(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<(), ServiceError> {
+        self.registry.override_settings(database, change).await
+    }
+
+    fn overrides(&self) -> Vec<FollowerDatabase> {
+        self.registry.overrides()
     }
 
     fn databases(&self) -> Vec<DatabaseDescription> {
-        self.cluster.database_descriptions()
+        let owned = self.cluster.database_descriptions().into_iter();
+        owned.chain(self.registry.databases()).collect()
     }
 
     fn followers(&self) -> Vec<FollowerDescription> {
@@ -476,18 +539,8 @@ impl Engine for LeaderEngine {
                     suspension_state,
                 }
             })
+            .chain(self.registry.readiness())
             .collect();
         Readiness::of(databases)
     }
-}
-
-fn not_a_follower(identity: &NodeIdentity) -> ServiceError {
-    ServiceError::new(
-        ErrorKind::Unsupported,
-        "not_a_follower",
-        format!(
-            "cluster '{}' is a leader: attach and detach are requests to a follower, by its --url",
-            identity.cluster
-        ),
-    )
 }

@@ -99,6 +99,8 @@ pub(crate) async fn change_database(
                 .cluster()
                 .create_database(name, *if_not_exists)
                 .await?;
+            // A followed database of that name makes room.
+            engine.registry().reconcile();
         }
         Statement::Drop {
             names, if_exists, ..
@@ -106,10 +108,9 @@ pub(crate) async fn change_database(
             let [name] = &names[..] else {
                 return Err(unsupported("DROP DATABASE of several databases at once"));
             };
-            engine
-                .cluster()
-                .drop_database(database_name(name)?, *if_exists)
-                .await?;
+            let dropped = database_name(name)?;
+            engine.check_not_attached(dropped.as_str())?;
+            engine.cluster().drop_database(dropped, *if_exists).await?;
         }
         _ => return Err(unsupported("this statement")),
     }
@@ -350,7 +351,8 @@ impl<'a> Transaction<'a> {
 
     /// A session over the state so far.
     fn session(&self) -> QuerySession {
-        let mut databases = self.engine.cluster().states();
+        let mut databases = self.engine.registry().states();
+        databases.extend(self.engine.cluster().states());
         if let Some((name, state)) = &self.database {
             databases.insert(name.clone(), state.clone());
         }
@@ -371,7 +373,7 @@ impl<'a> Transaction<'a> {
                             .to_owned(),
                     )
                 })?;
-            let id = self.engine.cluster().database_id(name)?;
+            let id = self.engine.owned(name)?;
             let state = self.engine.cluster().writer(id)?.state();
             self.database = Some((name.to_owned(), state));
         }

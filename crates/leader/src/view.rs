@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use slipstream_follower::Registry;
 use slipstream_model::{ALL_DATABASES, DatabaseAccessMode};
 use slipstream_query::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
 
@@ -11,11 +12,12 @@ use crate::cluster::Cluster;
 #[derive(Debug)]
 pub(crate) struct LeaderView {
     cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
 }
 
 impl LeaderView {
-    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster }
+    pub(crate) fn new(cluster: Arc<Cluster>, registry: Arc<Registry>) -> Self {
+        Self { cluster, registry }
     }
 
     fn name_of(&self, id: slipstream_model::DatabaseId) -> String {
@@ -41,6 +43,7 @@ impl ClusterView for LeaderView {
                     ..DatabaseRow::of(name.as_str(), id, DatabaseAccessMode::ReadWrite, state)
                 }
             })
+            .chain(self.registry.database_rows())
             .collect()
     }
 

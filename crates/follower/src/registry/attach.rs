@@ -29,7 +29,7 @@ impl Registry {
     ///
     /// # Errors
     /// When terms make no sense, names clash, or the leader refuses or cannot be asked.
-    pub(crate) async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {
+    pub async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {
         let _changing = self.changing.lock().await;
         ClusterName::new(request.leader.clone()).map_err(ServiceError::invalid_name)?;
         self.check_location(&request)?;
@@ -69,7 +69,7 @@ impl Registry {
     ///
     /// # Errors
     /// When there is none of that name.
-    pub(crate) async fn detach(&self, name: &str) -> Result<(), ServiceError> {
+    pub async fn detach(&self, name: &str) -> Result<(), ServiceError> {
         let _changing = self.changing.lock().await;
         let Some(configuration) = self.attachments.get(name) else {
             let known: Vec<_> = self.attachments.all().into_iter().map(|c| c.name).collect();

@@ -15,7 +15,7 @@ use crate::following::{Following, Served};
 
 impl Registry {
     /// The configurations as they are.
-    pub(crate) fn attachments(&self) -> Vec<Attachment> {
+    pub fn attachments(&self) -> Vec<Attachment> {
         let all = self.attachments.all();
         all.iter().map(|known| self.describe(known)).collect()
     }
@@ -117,7 +117,7 @@ impl Registry {
     }
 
     /// The followed databases, for the doors.
-    pub(crate) fn databases(&self) -> Vec<DatabaseDescription> {
+    pub fn databases(&self) -> Vec<DatabaseDescription> {
         let all = self.all();
         all.iter()
             .map(|following| self.describe_following(following))
@@ -152,7 +152,7 @@ impl Registry {
     }
 
     /// The followed databases with this node's own settings.
-    pub(crate) fn overrides(&self) -> Vec<FollowerDatabase> {
+    pub fn overrides(&self) -> Vec<FollowerDatabase> {
         let all = self.all();
         let describe = |following: &Arc<Following>| {
             let source = following.source();
