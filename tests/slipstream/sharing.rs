@@ -343,6 +343,132 @@ async fn a04_a07_a_cluster_leads_and_follows_at_once_and_its_own_database_wins()
     .await
 }
 
+#[tokio::test]
+async fn a41_a_database_that_the_leader_detached_goes_from_the_follower() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        create(&leader, "e", &["t"]).await?;
+        let mut follower = site.follower("south", &leader).await?;
+        put(&follower, &json!({"leader": "north", "database": "d"})).await?;
+        put(&follower, &json!({"leader": "north", "database": "e"})).await?;
+        detach_at(&leader, "south", "d").await?;
+        eventually("the follower lets go", async || {
+            Ok(databases(&follower).await? == ["e"])
+        })
+        .await?;
+        assert_eq!(
+            follower.refused("d", "SELECT 1").await?.code,
+            "database_not_found"
+        );
+        leader.ask_node("DROP DATABASE d").send().await?;
+
+        // Told while it was not there, it lets go when it starts, whether the leader lives or not.
+        follower.terminate().await?;
+        detach_at(&leader, "south", "e").await?;
+        drop(leader);
+        follower.restart().await?;
+        eventually("the follower lets go of the other", async || {
+            Ok(databases(&follower).await?.is_empty())
+        })
+        .await
+    })
+    .await
+}
+
+/// Detaches a configuration from the leader's side.
+async fn detach_at(leader: &Node, cluster: &str, configuration: &str) -> Result<()> {
+    use slipstream_proto::sync::DetachFollowerRequest;
+    use slipstream_proto::sync::admin_client::AdminClient;
+
+    let channel = tonic::transport::Endpoint::from_shared(leader.grpc_url())?;
+    let request = DetachFollowerRequest {
+        follower_cluster: cluster.to_owned(),
+        configuration: configuration.to_owned(),
+    };
+    let mut client = AdminClient::new(channel.connect().await?);
+    client.detach_follower(request).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a05_a06_a31_many_followers_each_for_itself_see_schema_changes() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let mut followers = Vec::new();
+        for name in ["east", "south", "west"] {
+            let follower = site.follower(name, &leader).await?;
+            assert!(
+                databases(&follower).await?.is_empty(),
+                "nothing is created beforehand"
+            );
+            put(&follower, &json!({"leader": "north", "database": "d"})).await?;
+            followers.push(follower);
+        }
+        // One leaves, one dies; the third goes on.
+        followers[0].detach("d").await?;
+        followers[1].kill()?;
+        for sql in [
+            "CREATE TABLE u (a INT)",
+            "ALTER TABLE t ADD COLUMN b DOUBLE",
+            "DROP TABLE u",
+            "CREATE TABLE v (a INT); INSERT INTO v VALUES (1)",
+        ] {
+            leader.sql("d", sql).await?;
+        }
+        let there = leader.sql("d", "SELECT * FROM t CROSS JOIN v").await?;
+        let here = followers[2]
+            .ask("d", "SELECT * FROM t CROSS JOIN v")
+            .min_version(there.version()?)
+            .send()
+            .await?;
+        assert_eq!(here.text(), there.text());
+        assert_eq!(tables(&followers[2], "d").await?, ["t", "v"]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a30_what_is_attached_survives_a_restart_of_either_side() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let mut leader = site.leader("north").await?;
+        create(&leader, "d", &["a", "b"]).await?;
+        let mut follower = site.follower("south", &leader).await?;
+        let narrow = json!({"leader": "north", "database": "d", "name": "some",
+            "database_name_override": "d_here",
+            "default_principals_modification_kind": "Replace",
+            "sharing": {"tablesToInclude": ["a"]}});
+        put(&follower, &narrow).await?;
+        let (_, before) = follower.get_json("/v1/attachments").await?;
+        follower.terminate().await?;
+        leader.terminate().await?;
+        follower.restart().await?;
+        leader.restart().await?;
+        leader.wait_ready().await?;
+        follower.wait_ready().await?;
+        let (_, mut after) = follower.get_json("/v1/attachments").await?;
+        let version = before[0]["databases"][0]["version"].as_u64();
+        ensure!(
+            after[0]["databases"][0]["version"].as_u64() >= version,
+            "{after}"
+        );
+        after[0]["databases"][0]["version"] = json!(version);
+        assert_eq!(before, after);
+        assert_eq!(tables(&follower, "d_here").await?, ["a"]);
+        // The leader knows its follower again, and what it may see.
+        leader.sql("d", "CREATE TABLE a2 (x INT)").await?;
+        let receipt = leader.ingest("d", "a", "format=csv", "word\nnew\n").await?;
+        let version = receipt["version"].as_u64().context("a version")?;
+        follower.wait_for_version("d_here", version).await?;
+        assert_eq!(follower.count("d_here", "SELECT count(*) FROM a").await?, 2);
+        assert_eq!(tables(&follower, "d_here").await?, ["a"]);
+        Ok(())
+    })
+    .await
+}
+
 /// What a file or its folder's files hold, searched as `strings` would.
 fn is_named_below(folder: &Path, word: &str) -> Result<bool> {
     for entry in std::fs::read_dir(folder)? {

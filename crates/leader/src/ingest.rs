@@ -17,7 +17,6 @@ mod infer;
 mod json;
 mod records;
 mod rejects;
-mod size;
 mod source;
 mod text;
 mod write;

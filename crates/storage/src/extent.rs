@@ -18,6 +18,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use slipstream_model::{ColumnStatisticsBuilder, Digest, Extent, ExtentId, TableSchema, Timestamp};
 
+use crate::size::array_bytes;
+
 /// Kusto's shard size: <https://learn.microsoft.com/kusto/management/sharding-policy>.
 pub const EXTENT_ROWS_MAX: u64 = 1_048_576;
 /// An extent is cut here even when it has few rows: it is encoded in memory, so this bounds what
@@ -148,10 +150,7 @@ impl ExtentLayout {
                         writer.write(&leaf)?;
                     }
                 }
-                original_bytes += array
-                    .to_data()
-                    .get_slice_memory_size()
-                    .map_or(0, |bytes| bytes as u64);
+                original_bytes += array_bytes(&array.to_data()) as u64;
             }
             row_count += batch.num_rows() as u64;
         }

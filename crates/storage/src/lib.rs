@@ -38,6 +38,7 @@ mod extent;
 pub mod frame;
 mod metered;
 mod path;
+mod size;
 mod url;
 mod writer;
 
@@ -50,5 +51,6 @@ pub use extent::{
 };
 pub use metered::RequestCounts;
 pub use path::BucketPath;
+pub use size::batch_bytes;
 pub use url::{BucketUrl, open_object};
 pub use writer::{BucketWriter, CreateOutcome};

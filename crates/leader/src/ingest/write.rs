@@ -8,14 +8,13 @@ use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Extent, ExtentId, TableSchema};
 use slipstream_storage::{
     EXTENT_BYTES_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler, ExtentLayout,
-    ROW_GROUP_BYTES, ROW_GROUP_ROWS,
+    ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes,
 };
 
 use tokio_util::task::AbortOnDropHandle;
 
 use super::IngestContext;
 use super::blocking::{compute, cores, died};
-use super::size::batch_bytes;
 
 /// Extents of one ingest that are on their way to the bucket at one time. Each is whole in
 /// memory; more of them would not make one connection faster.

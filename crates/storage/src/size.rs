@@ -9,14 +9,14 @@ const VIEW_BYTES: usize = 16;
 const VIEW_INLINE_BYTES_MAX: usize = 12;
 
 /// Bytes of the rows of a batch, without what its buffers hold of other rows.
-pub(super) fn batch_bytes(batch: &RecordBatch) -> usize {
+pub fn batch_bytes(batch: &RecordBatch) -> usize {
     let columns = batch.columns().iter();
     columns.map(|column| array_bytes(&column.to_data())).sum()
 }
 
 /// `get_slice_memory_size` leaves out the texts behind views, which are nearly all of a table
 /// with a `VARCHAR` column.
-fn array_bytes(data: &ArrayData) -> usize {
+pub(crate) fn array_bytes(data: &ArrayData) -> usize {
     data.get_slice_memory_size().unwrap_or(0) + viewed_bytes(data)
 }
 
