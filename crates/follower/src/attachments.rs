@@ -9,6 +9,7 @@ use slipstream_model::{
     AttachTerms, BucketId, DatabaseId, DatabaseName, DatabaseSelection, Overrides,
     PrincipalsModificationKind,
 };
+use uuid::Uuid;
 
 /// More attachments than this on one node are refused: each costs two streams and a task.
 pub(crate) const ATTACHMENTS_MAX: usize = 1_000;
@@ -18,6 +19,9 @@ pub(crate) const ATTACHMENTS_MAX: usize = 1_000;
 pub struct Configuration {
     /// Its name, unique on this node.
     pub name: String,
+    /// New each time it is put, so that one that was detached and attached again meanwhile is
+    /// told from what it was.
+    pub revision: Uuid,
     /// The leader cluster.
     pub leader: String,
     /// Where the leader answered gRPC when the database was attached.
@@ -88,6 +92,7 @@ impl From<FirstConfiguration> for Configuration {
     fn from(first: FirstConfiguration) -> Self {
         let mut configuration = Self {
             name: first.name,
+            revision: Uuid::nil(),
             leader: first.leader,
             leader_url: first.leader_url,
             bucket_id: first.bucket_id,
@@ -241,6 +246,7 @@ mod tests {
         let database = DatabaseName::new("d").expect("a name");
         let mut configuration = Configuration {
             name: name.to_owned(),
+            revision: Uuid::nil(),
             leader: "leader".into(),
             leader_url: "http://127.0.0.1:7410".into(),
             bucket_id: BucketId::default(),
@@ -256,7 +262,7 @@ mod tests {
     #[test]
     fn a_file_of_the_first_format_is_read() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let nil = uuid::Uuid::nil();
+        let nil = Uuid::nil();
         let text = format!(
             r#"{{"format_version": 1, "attachments": [{{"name": "a", "leader": "leader",
             "leader_url": "http://127.0.0.1:7410", "database": "d", "database_id": "{nil}",

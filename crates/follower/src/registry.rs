@@ -17,6 +17,8 @@ use parking_lot::{Mutex, RwLock};
 use slipstream_catalog::ClusterState;
 use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
 use slipstream_model::{DatabaseId, DatabaseName, OverrideChange};
+use slipstream_storage::{BucketReader, StorageError};
+use tokio::sync::OnceCell;
 
 use crate::attachments::{Attachments, Configuration, FollowedDatabase};
 use crate::following::{FollowContext, Following, Source};
@@ -37,6 +39,8 @@ pub struct Registry {
     context: FollowContext,
     is_owned: IsOwned,
     following: RwLock<BTreeMap<Key, Arc<Following>>>,
+    /// The bucket, once it has said which one it is.
+    bucket: OnceCell<BucketReader>,
     /// The catalogs of leaders as last read from the bucket.
     catalogs: Mutex<BTreeMap<String, ClusterState>>,
     /// One change at a time: they change the same file.
@@ -67,6 +71,7 @@ impl Registry {
             context,
             is_owned,
             following: RwLock::default(),
+            bucket: OnceCell::new(),
             catalogs: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         });
@@ -83,6 +88,15 @@ impl Registry {
     /// What every followed database needs.
     pub(crate) fn context(&self) -> &FollowContext {
         &self.context
+    }
+
+    /// The bucket that this node reads.
+    ///
+    /// # Errors
+    /// When it does not answer, or is none of ours.
+    async fn bucket(&self) -> Result<&BucketReader, StorageError> {
+        let identify = || BucketReader::identify(self.context.connection.clone());
+        self.bucket.get_or_try_init(identify).await
     }
 
     /// Every followed database, by configuration.

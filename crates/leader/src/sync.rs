@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use slipstream_catalog::{
     Commit, Committed, DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, Redactor,
 };
+use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{BucketId, DatabaseId, Digest, Version};
 use slipstream_proto::sync::metadata_sync_server::MetadataSync;
 use slipstream_proto::sync::{
@@ -136,14 +137,16 @@ pub(crate) fn check_bucket(cluster: &Cluster, bytes: &[u8]) -> Result<(), Status
     if theirs == ours {
         return Ok(());
     }
-    Err(Status::failed_precondition(format!(
+    let message = format!(
         "the follower reads bucket {theirs}, and cluster '{}' writes bucket {ours}: start the \
          follower with the leader's --bucket",
         cluster.name()
-    )))
+    );
+    let error = ServiceError::new(ErrorKind::Conflict, "bucket_mismatch", message);
+    Err(error.into())
 }
 
-pub(crate) fn status(error: slipstream_frontend::ServiceError) -> Status {
+pub(crate) fn status(error: ServiceError) -> Status {
     error.into()
 }
 

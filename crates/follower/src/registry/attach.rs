@@ -11,7 +11,7 @@ use slipstream_model::{
 use slipstream_proto::sync::{
     AttachFollowerRequest, AttachFollowerResponse, DetachFollowerRequest,
 };
-use slipstream_storage::BucketReader;
+use uuid::Uuid;
 
 use super::{Registry, not_found, on_disk};
 use crate::attachments::{ATTACHMENTS_MAX, Configuration};
@@ -56,7 +56,8 @@ impl Registry {
             )));
         }
         let answer = self.register(leader, &name, &terms, &request).await?;
-        let configuration = configuration_of(leader, name, terms, &request, &answer, known)?;
+        let mut configuration = configuration_of(leader, name, terms, &request, &answer, known)?;
+        configuration.revision = self.context.entropy.uuid();
         let name = configuration.name.clone();
         self.keep(configuration)?;
         self.reconcile();
@@ -185,7 +186,7 @@ impl Registry {
         terms: &AttachTerms,
         request: &AttachRequest,
     ) -> Result<AttachFollowerResponse, ServiceError> {
-        let bucket = BucketReader::identify(self.context.connection.clone()).await?;
+        let bucket = self.bucket().await?;
         let refused = |status: tonic::Status| refused(leader, &status);
         let mut client = link::admin_client(&leader.url).await.map_err(refused)?;
         let mut message = tonic::Request::new(AttachFollowerRequest {
@@ -280,6 +281,7 @@ fn configuration_of(
     terms.sharing = sharing_from_proto(answer.sharing.clone());
     let mut configuration = Configuration {
         name,
+        revision: Uuid::nil(),
         leader: leader.name.clone(),
         leader_url: leader.url.clone(),
         bucket_id: BucketId::from_slice(&answer.bucket_id).ok_or_else(garbled)?,

@@ -48,7 +48,7 @@ impl Registry {
         if leaders.is_empty() {
             return Ok(());
         }
-        let bucket = BucketReader::identify(self.context.connection.clone()).await?;
+        let bucket = self.bucket().await?.clone();
         for leader in leaders {
             // Checked when it was attached.
             let Ok(cluster) = ClusterName::new(leader.clone()) else {
