@@ -4,12 +4,17 @@
 //! gives the same bytes, so that segments can be named by what they hold.
 
 mod extent;
+mod policy;
 mod schema;
 mod statistic;
 
 use bytes::Bytes;
 
 pub(crate) use extent::{extent_from_proto, extent_to_proto};
+pub(crate) use policy::{
+    caching_from_proto, caching_to_proto, function_from_proto, function_to_proto,
+    security_from_proto, security_to_proto,
+};
 pub(crate) use schema::{column_from_proto, column_to_proto, schema_from_proto, schema_to_proto};
 
 /// What a message holds is not what it should.

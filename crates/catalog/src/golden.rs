@@ -6,10 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field};
 use bytes::Bytes;
-use slipstream_model::{BucketId, DatabaseName, Digest, Epoch, TableLevelSharing, Timestamp};
+use slipstream_model::{
+    BucketId, CachingPolicy, DatabaseName, Digest, Epoch, FunctionId, FunctionName,
+    FunctionParameter, HotWindow, RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp,
+};
 use uuid::Uuid;
 
 use crate::checkpoint::format as checkpoint;
@@ -18,7 +22,7 @@ use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, FollowerRecord,
-    InvitationRecord, TableState, WriterContext,
+    InvitationRecord, PutMode, TableState, WriterContext,
 };
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
@@ -147,6 +151,99 @@ fn golden_commits_of_a_cluster() {
     );
 }
 
+/// A function, and a policy of each kind.
+fn functions_and_policies() -> Vec<(&'static str, Vec<DatabaseOp>)> {
+    let parameter = |name: &str, default: Option<&str>| FunctionParameter {
+        field: Arc::new(Field::new(name, DataType::Int64, true)),
+        default: default.map(str::to_owned),
+    };
+    let function = StoredFunction {
+        name: FunctionName::new("late").expect("a name"),
+        parameters: vec![parameter("minutes", None), parameter("rows", Some("10"))],
+        body: "SELECT * FROM flights WHERE delay > $minutes LIMIT $rows".into(),
+        docstring: "late ones".into(),
+        folder: "reports".into(),
+    };
+    let day = Duration::from_secs(86_400);
+    let caching = CachingPolicy {
+        hot_windows: vec![HotWindow {
+            min: Timestamp::from_micros(1),
+            max: Timestamp::from_micros(2),
+        }],
+        ..CachingPolicy::hot(day)
+    };
+    let security = RowLevelSecurity {
+        is_enabled: true,
+        predicate: "carrier = current_principal()".into(),
+    };
+    vec![
+        ("policies_table", vec![create_table(1, "flights")]),
+        (
+            "put_function",
+            vec![DatabaseOp::PutFunction {
+                id: FunctionId::new(Uuid::from_u128(0xF)),
+                function: Arc::new(function),
+                mode: PutMode::Create,
+            }],
+        ),
+        (
+            "set_policies",
+            vec![
+                DatabaseOp::SetCachingPolicy {
+                    table: None,
+                    policy: Some(CachingPolicy::hot(day * 30)),
+                },
+                DatabaseOp::SetCachingPolicy {
+                    table: Some(table_name("flights")),
+                    policy: Some(caching),
+                },
+                DatabaseOp::SetRowLevelSecurity {
+                    table: table_name("flights"),
+                    policy: Some(security),
+                },
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn golden_commits_of_functions_and_policies() {
+    let mut ops = vec![("policies_open", vec![])];
+    ops.extend(functions_and_policies());
+    let drop = DatabaseOp::DropFunction {
+        name: FunctionName::new("late").expect("a name"),
+        if_exists: false,
+    };
+    ops.push(("drop_function", vec![drop]));
+    let delete = DatabaseOp::SetCachingPolicy {
+        table: None,
+        policy: None,
+    };
+    ops.push(("delete_policy", vec![delete]));
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(14), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_functions_and_policies() {
+    let ops: Vec<_> = functions_and_policies()
+        .into_iter()
+        .flat_map(|(_, ops)| ops)
+        .collect();
+    let state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&ops)
+        .expect("allowed");
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("policies.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(
+        root.functions,
+        state.functions().cloned().collect::<Vec<_>>()
+    );
+    assert_eq!(root.caching.as_ref(), state.caching_policy());
+    let table = state.table("flights").expect("there");
+    assert_eq!(root.tables[0].policies, *table.policies);
+}
+
 #[test]
 fn golden_commits_of_sharing() {
     let sharing = Arc::new(TableLevelSharing {
@@ -228,6 +325,7 @@ fn decode(root: &Bytes, segment: &Bytes) -> DatabaseState {
             name,
             schema,
             extents: extents.expect("fits"),
+            policies: Arc::new(table.policies),
         });
     }
     state
@@ -254,6 +352,7 @@ fn golden_checkpoint() {
         name,
         schema: schema(),
         extents: set,
+        policies: Arc::default(),
     });
     let stamp = context(13).stamp(
         slipstream_model::Version::new(64),

@@ -1,9 +1,12 @@
 //! What may be asked of a database, and why it may be refused.
 
+use std::sync::Arc;
+
 use arrow::datatypes::Field;
 use slipstream_model::{
-    ClusterName, DatabaseId, DatabaseName, Extent, ExtentId, InvalidSchema, TableId, TableName,
-    TableSchema,
+    CachingPolicy, ClusterName, DatabaseId, DatabaseName, Extent, ExtentId, FunctionId,
+    FunctionName, InvalidFunction, InvalidSchema, RowLevelSecurity, StoredFunction, TableId,
+    TableName, TableSchema,
 };
 
 /// One thing to do to a database. Several of them are one transaction: all or none.
@@ -53,6 +56,49 @@ pub enum DatabaseOp {
         /// The extents; each must be there.
         extents: Vec<ExtentId>,
     },
+    /// Keeps a query under a name.
+    PutFunction {
+        /// Chosen by the caller; taken when the function is new.
+        id: FunctionId,
+        /// The function.
+        function: Arc<StoredFunction>,
+        /// What to do when there is one of that name, or none.
+        mode: PutMode,
+    },
+    /// Forgets a function.
+    DropFunction {
+        /// Its name.
+        name: FunctionName,
+        /// Do nothing when there is no such function.
+        if_exists: bool,
+    },
+    /// Says which extents are hot.
+    SetCachingPolicy {
+        /// The table; `None`: the database.
+        table: Option<TableName>,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<CachingPolicy>,
+    },
+    /// Says which rows are shown to whom.
+    SetRowLevelSecurity {
+        /// The table.
+        table: TableName,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<RowLevelSecurity>,
+    },
+}
+
+/// What putting something does when it is there, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutMode {
+    /// It must not be there.
+    Create,
+    /// It is left as it is when it is there.
+    CreateIfNotExists,
+    /// It becomes what is put, whether it was there or not.
+    CreateOrAlter,
+    /// It must be there.
+    Alter,
 }
 
 /// Why an operation was refused. The state is as it was.
@@ -168,4 +214,19 @@ pub enum OpError {
     /// No such invitation, or not any more.
     #[error("there is no invitation {0}")]
     InvitationNotFound(uuid::Uuid),
+    /// The name is taken.
+    #[error("function '{0}' exists already")]
+    FunctionExists(FunctionName),
+    /// No function of that name, or of that id when the name is not known.
+    #[error("there is no function '{0}'")]
+    FunctionNotFound(String),
+    /// The caller chose an id that is in use, or the nil UUID.
+    #[error("the id {0} cannot be given to a new function: it is in use or reserved")]
+    FunctionIdInUse(FunctionId),
+    /// The function cannot be kept.
+    #[error(transparent)]
+    InvalidFunction(#[from] InvalidFunction),
+    /// The record is not one of its subject.
+    #[error("a record for a {0} stands in a section of something else")]
+    WrongSubject(&'static str),
 }

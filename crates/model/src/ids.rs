@@ -72,6 +72,10 @@ uuid_id!(
     TableId
 );
 uuid_id!(
+    /// One stored function; one dropped and created again has a new id.
+    FunctionId
+);
+uuid_id!(
     /// One immutable Parquet file. Time-ordered (UUID version 7), so ids of one ingest are close.
     ExtentId
 );

@@ -23,6 +23,7 @@
 mod digest;
 mod extent;
 mod freshness;
+mod function;
 mod ids;
 mod name;
 mod overrides;
@@ -36,8 +37,12 @@ mod time;
 pub use digest::{Digest, DigestBuilder, DigestParseError};
 pub use extent::{ColumnStatistics, Extent, SortOrder};
 pub use freshness::{Freshness, FreshnessRequirement, WhenStale};
-pub use ids::{BucketId, CommitId, DatabaseId, Epoch, ExtentId, TableId, Version};
-pub use name::{ClusterName, DatabaseName, InvalidName, TableName};
+pub use function::{
+    FUNCTION_BODY_CHARS_MAX, FUNCTION_PARAMETERS_MAX, FunctionParameter, InvalidFunction,
+    RowLevelSecurity, StoredFunction, TablePolicies,
+};
+pub use ids::{BucketId, CommitId, DatabaseId, Epoch, ExtentId, FunctionId, TableId, Version};
+pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,
     Overrides,

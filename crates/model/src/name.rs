@@ -64,6 +64,10 @@ fn check_table(name: &str) -> Result<(), InvalidName> {
     check_common("table", name)
 }
 
+fn check_function(name: &str) -> Result<(), InvalidName> {
+    check_common("function", name)
+}
+
 fn check_cluster(name: &str) -> Result<(), InvalidName> {
     check_common("cluster", name)?;
     let fail = |reason| {
@@ -160,6 +164,11 @@ name!(
     /// The name of a table: 1 to 1024 characters.
     TableName,
     check_table
+);
+name!(
+    /// The name of a stored function: 1 to 1024 characters.
+    FunctionName,
+    check_function
 );
 name!(
     /// The name of a cluster: 1 to 63 letters, digits, `-` and `_`.

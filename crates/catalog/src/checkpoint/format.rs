@@ -5,20 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
-    BucketId, DatabaseId, Digest, Epoch, Extent, TableId, TableName, TableSchema, Timestamp,
-    Version,
+    BucketId, CachingPolicy, DatabaseId, Digest, Epoch, Extent, FunctionId, TableId, TableName,
+    TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
 use uuid::Uuid;
 
 use crate::codec::{
-    Malformed, extent_from_proto, extent_to_proto, fixed, name, schema_from_proto, schema_to_proto,
-    to_bytes,
+    Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto, fixed,
+    function_from_proto, function_to_proto, name, required, schema_from_proto, schema_to_proto,
+    security_from_proto, security_to_proto, to_bytes,
 };
 use crate::extents::{Removed, Segment};
 use crate::log::{Chain, LogState};
-use crate::{DatabaseState, LogDefect, TableState};
+use crate::{DatabaseState, FunctionState, LogDefect, TableState};
 
 const ROOT_MAGIC: &[u8; 8] = b"SLPCKR01";
 const SEGMENT_MAGIC: &[u8; 8] = b"SLPCKS01";
@@ -29,6 +30,8 @@ const NEWEST_MAGIC: &[u8; 8] = b"SLPCKN01";
 pub(crate) struct Root {
     pub(crate) chain: Chain,
     pub(crate) tables: Vec<RootTable>,
+    pub(crate) functions: Vec<FunctionState>,
+    pub(crate) caching: Option<CachingPolicy>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub(crate) struct RootTable {
     pub(crate) schema: TableSchema,
     pub(crate) segments: Vec<SegmentReference>,
     pub(crate) tail: Vec<Extent>,
+    pub(crate) policies: TablePolicies,
 }
 
 #[derive(Debug)]
@@ -66,8 +70,29 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
         committed_at: chain.committed_at.as_micros(),
         subjects: subjects.collect(),
         tables: state.tables().map(|table| table_to_proto(table)).collect(),
+        functions: state.functions().map(function_state_to_proto).collect(),
+        caching_policy: state.caching_policy().map(caching_to_proto),
     };
     frame::seal(ROOT_MAGIC, &root.encode_to_vec())
+}
+
+fn function_state_to_proto(state: &FunctionState) -> proto::FunctionState {
+    proto::FunctionState {
+        function_id: to_bytes(state.id.as_bytes()),
+        function: Some(function_to_proto(&state.function)),
+    }
+}
+
+fn function_state_from_proto(state: proto::FunctionState) -> Result<FunctionState, Malformed> {
+    let function = required("a function", state.function)?;
+    Ok(FunctionState {
+        id: fixed(
+            "a function's id",
+            &state.function_id,
+            FunctionId::from_slice,
+        )?,
+        function: Arc::new(function_from_proto(function)?),
+    })
 }
 
 fn table_to_proto(table: &TableState) -> proto::TableState {
@@ -91,6 +116,12 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             .iter()
             .map(|extent| extent_to_proto(extent))
             .collect(),
+        caching_policy: table.policies.caching.as_ref().map(caching_to_proto),
+        row_level_security: table
+            .policies
+            .row_level_security
+            .as_ref()
+            .map(security_to_proto),
     }
 }
 
@@ -124,7 +155,13 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
         .into_iter()
         .map(table_from_proto)
         .collect::<Result<_, _>>()?;
-    Ok(Root { chain, tables })
+    let functions = root.functions.into_iter().map(function_state_from_proto);
+    Ok(Root {
+        chain,
+        tables,
+        functions: functions.collect::<Result<_, _>>()?,
+        caching: root.caching_policy.map(caching_from_proto),
+    })
 }
 
 fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
@@ -149,6 +186,10 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
             .into_iter()
             .map(extent_from_proto)
             .collect::<Result<_, _>>()?,
+        policies: TablePolicies {
+            caching: table.caching_policy.map(caching_from_proto),
+            row_level_security: table.row_level_security.map(security_from_proto),
+        },
     })
 }
 

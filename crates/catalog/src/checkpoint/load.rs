@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use slipstream_model::{DatabaseId, TableSchema, Version};
+use slipstream_model::{DatabaseId, EntityKind, TableSchema, Version};
 use slipstream_storage::{BucketPath, BucketReader, StorageErrorKind};
 
 use super::SEGMENT_CONCURRENCY;
@@ -11,7 +11,9 @@ use super::format::{
     Root, RootTable, SegmentReference, check_root, decode_newest, decode_root, decode_segment,
 };
 use crate::extents::{Removed, Segment};
-use crate::{CatalogError, CorruptLog, DatabaseState, ExtentSet, LogDefect, TableState};
+use crate::{
+    CatalogError, CorruptLog, DatabaseState, ExtentSet, FunctionState, LogDefect, TableState,
+};
 
 /// Reads the newest checkpoint. `None` when there is none, or when part of it is lost or
 /// damaged: the log alone gives the same state, only later.
@@ -79,11 +81,16 @@ pub(crate) async fn load(
     let root = decode_root(&object).map_err(corrupt)?;
     check_root(&root, bucket.id(), database, version).map_err(corrupt)?;
 
-    let Root { chain, tables } = root;
+    let Root {
+        chain,
+        tables,
+        functions,
+        caching,
+    } = root;
     let mut state = empty.moved_to(chain);
     let held = tables
         .into_iter()
-        .filter(|table| empty.holds_table(table.name.as_str()));
+        .filter(|table| empty.holds(EntityKind::Table, table.name.as_str()));
     for table in held {
         let RootTable {
             id,
@@ -91,6 +98,7 @@ pub(crate) async fn load(
             schema,
             segments,
             tail,
+            policies,
         } = table;
         let segments = load_segments(bucket, database, &schema, segments).await?;
         let extents = ExtentSet::from_parts(schema.clone(), segments, tail)
@@ -100,8 +108,15 @@ pub(crate) async fn load(
             name,
             schema,
             extents,
+            policies: Arc::new(policies),
         });
     }
+    let is_held =
+        |known: &FunctionState| empty.holds(EntityKind::Function, known.function.name.as_str());
+    for function in functions.into_iter().filter(is_held) {
+        state.put_function(function);
+    }
+    state.set_caching_policy(caching);
     Ok(state)
 }
 

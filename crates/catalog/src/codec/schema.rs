@@ -54,23 +54,24 @@ pub(crate) fn column_to_proto(column: &Column) -> proto::Column {
 
 pub(crate) fn column_from_proto(column: Option<proto::Column>) -> Result<Column, Malformed> {
     let column = required("a column", column)?;
-    let schema = decode_arrow(&column.arrow_schema)?;
-    let field: FieldRef = match schema.fields().as_ref() {
-        [field] => Arc::clone(field),
-        fields => {
-            return Err(Malformed::new(format!(
-                "a column has {} fields",
-                fields.len()
-            )));
-        }
-    };
     Ok(Column {
         id: ColumnId(column.id),
-        field,
+        field: only_field(&decode_arrow(&column.arrow_schema)?)?,
     })
 }
 
-fn encode_arrow(schema: &Schema) -> Bytes {
+/// The field of a schema that stands for one.
+pub(super) fn only_field(schema: &Schema) -> Result<FieldRef, Malformed> {
+    match schema.fields().as_ref() {
+        [field] => Ok(Arc::clone(field)),
+        fields => {
+            let what = format!("a column has {} fields", fields.len());
+            Err(Malformed::new(what))
+        }
+    }
+}
+
+pub(super) fn encode_arrow(schema: &Schema) -> Bytes {
     let mut dictionaries = DictionaryTracker::new(false);
     IpcDataGenerator::default()
         .schema_to_bytes_with_dictionary_tracker(
@@ -82,7 +83,7 @@ fn encode_arrow(schema: &Schema) -> Bytes {
         .into()
 }
 
-fn decode_arrow(message: &[u8]) -> Result<Schema, Malformed> {
+pub(super) fn decode_arrow(message: &[u8]) -> Result<Schema, Malformed> {
     // Arrow panics at a type that it does not know, which a newer program may have written.
     catch_unwind(|| try_schema_from_flatbuffer_bytes(message))
         .map_err(|_| Malformed::new("a column has an Arrow type that this program does not know"))?

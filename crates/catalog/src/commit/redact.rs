@@ -70,15 +70,24 @@ impl Redactor {
         if let Some(known) = self.visible.get(&section.subject) {
             return Ok(*known);
         }
-        let allows = |name: &str| self.sharing.allows(EntityKind::Table, name);
         let first = section.records.first().map(DatabaseRecord::decode);
-        let is_visible = match first.transpose()? {
-            Some(DatabaseRecord::CreateTable { name, .. }) => allows(name.as_str()),
-            _ => newest
-                .table_by_id(TableId::new(section.subject))
-                .is_some_and(|table| allows(table.name.as_str())),
+        let first = first.transpose()?;
+        let is_visible = match first.as_ref().and_then(DatabaseRecord::named) {
+            Some((kind, name)) => self.sharing.allows(kind, name),
+            None => self.is_visible_now(section.subject, newest),
         };
         self.visible.insert(section.subject, is_visible);
         Ok(is_visible)
+    }
+
+    fn is_visible_now(&self, subject: Uuid, newest: &DatabaseState) -> bool {
+        let table = newest.table_by_id(TableId::new(subject));
+        let table = table.map(|table| (EntityKind::Table, table.name.as_str()));
+        let function = || {
+            let known = newest.functions().find(|f| f.id.as_uuid() == subject);
+            known.map(|known| (EntityKind::Function, known.function.name.as_str()))
+        };
+        let named = table.or_else(function);
+        named.is_some_and(|(kind, name)| self.sharing.allows(kind, name))
     }
 }

@@ -214,9 +214,10 @@ fn a_frame_that_is_not_whole_is_no_commit() {
 mod filters {
     use std::sync::Arc;
 
-    use slipstream_model::TableLevelSharing;
+    use slipstream_model::{FunctionId, FunctionName, StoredFunction, TableLevelSharing};
 
     use super::*;
+    use crate::PutMode;
 
     /// Two tables, of which one is dropped in the end; and what may be seen of them.
     fn shared() -> (Vec<(Commit, DatabaseState)>, Arc<TableLevelSharing>) {
@@ -232,7 +233,7 @@ mod filters {
             vec![add_extents(2, 0..2), add_extents(1, 2..4)],
             vec![add_extents(2, 4..6)],
             vec![drop_table],
-            vec![add_extents(1, 6..7)],
+            vec![add_extents(1, 6..7), function(3, "secret_report")],
         ];
         let commits = transactions.into_iter().map(|ops| {
             let stamp = context.stamp(state.version().next(), Epoch::FIRST, state.committed_at());
@@ -244,9 +245,25 @@ mod filters {
         });
         let sharing = TableLevelSharing {
             tables_to_exclude: vec!["secret*".into()],
+            functions_to_exclude: vec!["*".into()],
             ..TableLevelSharing::default()
         };
         (commits.collect(), Arc::new(sharing))
+    }
+
+    fn function(id: u128, name: &str) -> DatabaseOp {
+        let function = StoredFunction {
+            name: FunctionName::new(name).expect("a name"),
+            parameters: Vec::new(),
+            body: "SELECT * FROM flights".into(),
+            docstring: String::new(),
+            folder: String::new(),
+        };
+        DatabaseOp::PutFunction {
+            id: FunctionId::new(Uuid::from_u128(id)),
+            function: Arc::new(function),
+            mode: PutMode::Create,
+        }
     }
 
     fn filtered(sharing: &Arc<TableLevelSharing>) -> DatabaseState {
@@ -270,6 +287,7 @@ mod filters {
                 (whole.version(), whole.digest())
             );
             assert!(state.table("secret_plans").is_none());
+            assert_eq!(state.functions().len(), 0);
         }
         assert_eq!(state.tables().len(), 1);
     }
@@ -296,7 +314,7 @@ mod filters {
     fn a_commit_with_nothing_to_hide_is_sent_as_it_is() {
         let (history, sharing) = shared();
         let mut redactor = Redactor::new(sharing);
-        let (commit, whole) = &history[5];
+        let (commit, whole) = &history[0];
         let sent = redactor.redact(commit, whole).expect("readable");
         assert_eq!(&sent, commit.bytes());
     }

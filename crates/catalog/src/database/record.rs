@@ -1,18 +1,24 @@
-//! What stands in a database's log. One record changes one table.
+//! What stands in a database's log. One record changes one table, one function or the database.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use slipstream_model::{Column, Extent, ExtentId, TableName, TableSchema};
+use slipstream_model::{
+    CachingPolicy, Column, EntityKind, Extent, ExtentId, RowLevelSecurity, StoredFunction,
+    TableName, TableSchema,
+};
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
 
 use crate::codec::{
-    Malformed, column_from_proto, column_to_proto, extent_from_proto, extent_to_proto, fixed, name,
-    required, schema_from_proto, schema_to_proto, to_bytes,
+    Malformed, caching_from_proto, caching_to_proto, column_from_proto, column_to_proto,
+    extent_from_proto, extent_to_proto, fixed, function_from_proto, function_to_proto, name,
+    required, schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
 };
 use crate::log::LogRecord;
 
-/// One change to one table; which one, the section says.
+/// One change to one subject; which one, the section says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DatabaseRecord {
     /// The table begins.
@@ -30,6 +36,14 @@ pub enum DatabaseRecord {
     AddExtents(Vec<Extent>),
     /// The table has fewer extents.
     RemoveExtents(Vec<ExtentId>),
+    /// The function begins, or is another one from now on.
+    PutFunction(Arc<StoredFunction>),
+    /// The function ends.
+    DropFunction,
+    /// The table's, or the database's, extents are hot by this; `None`: there is no policy.
+    SetCachingPolicy(Option<CachingPolicy>),
+    /// The table's rows are shown by this; `None`: all.
+    SetRowLevelSecurity(Option<RowLevelSecurity>),
 }
 
 impl LogRecord for DatabaseRecord {
@@ -49,6 +63,16 @@ impl LogRecord for DatabaseRecord {
             Self::RemoveExtents(ids) => Kind::RemoveExtents(proto::RemoveExtents {
                 extent_ids: ids.iter().map(|id| to_bytes(id.as_bytes())).collect(),
             }),
+            Self::PutFunction(function) => Kind::PutFunction(function_to_proto(function)),
+            Self::DropFunction => Kind::DropFunction(proto::DropFunction {}),
+            Self::SetCachingPolicy(policy) => Kind::SetCachingPolicy(proto::SetCachingPolicy {
+                policy: policy.as_ref().map(caching_to_proto),
+            }),
+            Self::SetRowLevelSecurity(policy) => {
+                Kind::SetRowLevelSecurity(proto::SetRowLevelSecurity {
+                    policy: policy.as_ref().map(security_to_proto),
+                })
+            }
         };
         proto::DatabaseRecord { record: Some(kind) }
             .encode_to_vec()
@@ -61,6 +85,15 @@ impl LogRecord for DatabaseRecord {
 }
 
 impl DatabaseRecord {
+    /// What begins with the record, and its name.
+    pub(crate) fn named(&self) -> Option<(EntityKind, &str)> {
+        match self {
+            Self::CreateTable { name, .. } => Some((EntityKind::Table, name.as_str())),
+            Self::PutFunction(function) => Some((EntityKind::Function, function.name.as_str())),
+            _ => None,
+        }
+    }
+
     fn from_bytes(bytes: &Bytes) -> Result<Self, Malformed> {
         let message = proto::DatabaseRecord::decode(bytes.clone())?;
         Ok(
@@ -79,6 +112,16 @@ impl DatabaseRecord {
                     let ids = record.extent_ids.iter();
                     let ids = ids.map(|id| fixed("an extent id", id, ExtentId::from_slice));
                     Self::RemoveExtents(ids.collect::<Result<_, _>>()?)
+                }
+                Kind::PutFunction(function) => {
+                    Self::PutFunction(Arc::new(function_from_proto(function)?))
+                }
+                Kind::DropFunction(proto::DropFunction {}) => Self::DropFunction,
+                Kind::SetCachingPolicy(record) => {
+                    Self::SetCachingPolicy(record.policy.map(caching_from_proto))
+                }
+                Kind::SetRowLevelSecurity(record) => {
+                    Self::SetRowLevelSecurity(record.policy.map(security_from_proto))
                 }
             },
         )

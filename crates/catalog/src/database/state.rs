@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
-    BucketId, Column, ColumnId, DatabaseId, Digest, EntityKind, Epoch, Extent, TableId,
-    TableLevelSharing, TableName, TableSchema, Timestamp, Version,
+    BucketId, CachingPolicy, Column, ColumnId, DatabaseId, Digest, EntityKind, Epoch, Extent,
+    TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
 
 use super::DatabaseRecord as Record;
+use super::functions::{FunctionState, Functions};
 use crate::extents::check_extents;
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::{CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, checkpoint};
@@ -22,6 +23,8 @@ pub struct DatabaseState {
     chain: Chain,
     by_id: OrdMap<TableId, Arc<TableState>>,
     by_name: OrdMap<TableName, Arc<TableState>>,
+    functions: Functions,
+    caching: Option<Arc<CachingPolicy>>,
     /// What of the database is held; `None`: everything.
     sharing: Option<Arc<TableLevelSharing>>,
 }
@@ -37,6 +40,8 @@ pub struct TableState {
     pub schema: TableSchema,
     /// Its extents.
     pub extents: ExtentSet,
+    /// Its policies.
+    pub policies: Arc<TablePolicies>,
 }
 
 impl DatabaseState {
@@ -68,6 +73,8 @@ impl DatabaseState {
             chain,
             by_id: OrdMap::new(),
             by_name: OrdMap::new(),
+            functions: Functions::default(),
+            caching: None,
             sharing: None,
         }
     }
@@ -82,12 +89,6 @@ impl DatabaseState {
     /// Whether only some entities of the database are held.
     pub fn is_filtered(&self) -> bool {
         self.sharing.is_some()
-    }
-
-    /// Whether a table of that name is held when there is one.
-    pub(crate) fn holds_table(&self, name: &str) -> bool {
-        let sharing = self.sharing.as_deref();
-        sharing.is_none_or(|sharing| sharing.allows(EntityKind::Table, name))
     }
 
     /// The database.
@@ -133,6 +134,36 @@ impl DatabaseState {
     /// All tables, by name.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = &Arc<TableState>> {
         self.by_name.values()
+    }
+
+    /// The function of a name.
+    pub fn function(&self, name: &str) -> Option<&FunctionState> {
+        self.functions.get(name)
+    }
+
+    /// All functions, by name.
+    pub fn functions(&self) -> impl ExactSizeIterator<Item = &FunctionState> {
+        self.functions.all()
+    }
+
+    /// Which extents are hot, for tables without a policy of their own.
+    pub fn caching_policy(&self) -> Option<&CachingPolicy> {
+        self.caching.as_deref()
+    }
+
+    pub(crate) fn set_caching_policy(&mut self, policy: Option<CachingPolicy>) {
+        self.caching = policy.map(Arc::new);
+    }
+
+    /// Puts a function in, in place of the one with its id.
+    pub(crate) fn put_function(&mut self, function: FunctionState) {
+        self.functions.put(function);
+    }
+
+    /// Whether an entity of that name is held when there is one.
+    pub(crate) fn holds(&self, kind: EntityKind, name: &str) -> bool {
+        let sharing = self.sharing.as_deref();
+        sharing.is_none_or(|sharing| sharing.allows(kind, name))
     }
 
     /// The state after a commit. Verifies that the commit belongs to this bucket and database,
@@ -247,6 +278,37 @@ impl LogState for DatabaseState {
                 self.alive(table)?;
                 (!extents.is_empty()).then_some((table, Record::RemoveExtents(extents)))
             }
+            DatabaseOp::SetCachingPolicy {
+                table: Some(table),
+                policy,
+            } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.caching != policy;
+                is_new.then(|| (table.id, Record::SetCachingPolicy(policy)))
+            }
+            DatabaseOp::SetCachingPolicy {
+                table: None,
+                policy,
+            } => {
+                let is_new = self.caching_policy() != policy.as_ref();
+                is_new.then(|| (TableId::default(), Record::SetCachingPolicy(policy)))
+            }
+            DatabaseOp::SetRowLevelSecurity { table, policy } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.row_level_security != policy;
+                is_new.then(|| (table.id, Record::SetRowLevelSecurity(policy)))
+            }
+            DatabaseOp::PutFunction { id, function, mode } => {
+                if self.by_id.contains_key(&TableId::new(id.as_uuid())) {
+                    return Err(OpError::FunctionIdInUse(id));
+                }
+                let planned = self.functions.plan_put(id, function, mode)?;
+                return Ok(planned.into_iter().collect());
+            }
+            DatabaseOp::DropFunction { name, if_exists } => {
+                let planned = self.functions.plan_drop(&name, if_exists)?;
+                return Ok(planned.into_iter().collect());
+            }
         };
         Ok(planned
             .into_iter()
@@ -255,6 +317,15 @@ impl LogState for DatabaseState {
     }
 
     fn apply_record(&mut self, subject: Uuid, record: Record) -> Result<SubjectFate, OpError> {
+        let record = match record {
+            Record::PutFunction(function) => return self.functions.apply_put(subject, function),
+            Record::DropFunction => return self.functions.apply_drop(subject),
+            Record::SetCachingPolicy(policy) if subject.is_nil() => {
+                self.set_caching_policy(policy);
+                return Ok(SubjectFate::Lives);
+            }
+            record => record,
+        };
         let id = TableId::new(subject);
         if let Record::CreateTable { name, schema } = record {
             if id == TableId::default() || self.by_id.contains_key(&id) {
@@ -269,6 +340,7 @@ impl LogState for DatabaseState {
                 name,
                 schema,
                 extents,
+                policies: Arc::default(),
             });
             return Ok(SubjectFate::Lives);
         }
@@ -290,18 +362,17 @@ impl LogState for DatabaseState {
         if self.sharing.is_none() || subject.is_nil() {
             return Ok(false);
         }
-        if self.by_id.contains_key(&TableId::new(subject)) {
+        if self.by_id.contains_key(&TableId::new(subject)) || self.functions.contains(subject) {
             return Ok(false);
         }
-        match records.first().map(Record::decode).transpose()? {
-            Some(Record::CreateTable { name, .. }) => Ok(!self.holds_table(name.as_str())),
-            _ => Ok(true),
-        }
+        let first = records.first().map(Record::decode).transpose()?;
+        let named = first.as_ref().and_then(Record::named);
+        Ok(named.is_none_or(|(kind, name)| !self.holds(kind, name)))
     }
 
     fn fate(record: &Record) -> SubjectFate {
         match record {
-            Record::DropTable => SubjectFate::Ends,
+            Record::DropTable | Record::DropFunction => SubjectFate::Ends,
             _ => SubjectFate::Lives,
         }
     }
@@ -322,6 +393,15 @@ impl TableState {
         match record {
             Record::CreateTable { .. } => return Err(OpError::TableIdInUse(self.id)),
             Record::DropTable => return Ok(None),
+            Record::PutFunction(_) | Record::DropFunction => {
+                return Err(OpError::WrongSubject("function"));
+            }
+            Record::SetCachingPolicy(policy) => {
+                Arc::make_mut(&mut table.policies).caching = policy;
+            }
+            Record::SetRowLevelSecurity(policy) => {
+                Arc::make_mut(&mut table.policies).row_level_security = policy;
+            }
             Record::AddColumn(column) => {
                 if column.id.0 != self.schema.next_column_id() {
                     let reason = format!("its id {} is not the table's next one", column.id.0);

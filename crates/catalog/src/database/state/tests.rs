@@ -187,3 +187,79 @@ fn an_added_column_is_missing_in_older_extents() {
     }]);
     assert!(matches!(refused, Err(OpError::InvalidSchema(_))));
 }
+
+mod functions {
+    use slipstream_model::{FunctionId, FunctionName, StoredFunction};
+
+    use super::*;
+    use crate::PutMode;
+
+    fn name(text: &str) -> FunctionName {
+        FunctionName::new(text).expect("a name")
+    }
+
+    fn put(id: u128, text: &str, body: &str, mode: PutMode) -> DatabaseOp {
+        let function = StoredFunction {
+            name: name(text),
+            parameters: Vec::new(),
+            body: body.to_owned(),
+            docstring: String::new(),
+            folder: String::new(),
+        };
+        DatabaseOp::PutFunction {
+            id: FunctionId::new(Uuid::from_u128(id)),
+            function: Arc::new(function),
+            mode,
+        }
+    }
+
+    fn bodies(ops: &[DatabaseOp]) -> Result<Vec<String>, OpError> {
+        let state = DatabaseState::empty(BucketId::default(), DATABASE).preview(ops)?;
+        Ok(state.functions().map(|f| f.function.body.clone()).collect())
+    }
+
+    #[test]
+    fn a_function_is_created_altered_and_dropped() {
+        use PutMode::{Alter, Create, CreateIfNotExists, CreateOrAlter};
+        let first = || put(1, "f", "SELECT 1", Create);
+        for (ops, expected) in [
+            (vec![first()], vec!["SELECT 1"]),
+            (
+                vec![first(), put(2, "f", "SELECT 2", CreateIfNotExists)],
+                vec!["SELECT 1"],
+            ),
+            (
+                vec![first(), put(2, "f", "SELECT 2", CreateOrAlter)],
+                vec!["SELECT 2"],
+            ),
+            (
+                vec![first(), put(2, "f", "SELECT 2", Alter)],
+                vec!["SELECT 2"],
+            ),
+            (
+                vec![first(), put(2, "g", "SELECT 2", CreateOrAlter)],
+                vec!["SELECT 1", "SELECT 2"],
+            ),
+        ] {
+            assert_eq!(bodies(&ops).expect("allowed"), expected, "{ops:?}");
+        }
+        let twice = bodies(&[first(), put(2, "f", "SELECT 2", Create)]);
+        assert_eq!(twice, Err(OpError::FunctionExists(name("f"))));
+        let missing = bodies(&[put(1, "f", "SELECT 1", Alter)]);
+        assert_eq!(missing, Err(OpError::FunctionNotFound("f".into())));
+        let drop = |if_exists| DatabaseOp::DropFunction {
+            name: name("f"),
+            if_exists,
+        };
+        assert_eq!(bodies(&[first(), drop(false), drop(true)]), Ok(vec![]));
+        assert!(bodies(&[drop(false)]).is_err());
+    }
+
+    #[test]
+    fn an_id_is_that_of_one_thing() {
+        let table = create_table(1, "t");
+        let id = table_id(1).as_uuid().as_u128();
+        let clash = bodies(&[table, put(id, "f", "SELECT 1", PutMode::Create)]);
+        assert!(matches!(clash, Err(OpError::FunctionIdInUse(_))));
+    }
+}

@@ -1,0 +1,87 @@
+//! Functions and policies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use slipstream_model::{
+    CachingPolicy, FunctionParameter, HotWindow, RowLevelSecurity, StoredFunction, Timestamp,
+};
+use slipstream_proto::log as proto;
+
+use super::schema::{decode_arrow, encode_arrow, only_field};
+use super::{Malformed, name};
+
+pub(crate) fn function_to_proto(function: &StoredFunction) -> proto::PutFunction {
+    let parameters = function.parameters.iter().map(|parameter| {
+        let schema = Schema::new(vec![Arc::clone(&parameter.field)]);
+        proto::FunctionParameter {
+            arrow_schema: encode_arrow(&schema),
+            default_value: parameter.default.clone(),
+        }
+    });
+    proto::PutFunction {
+        name: function.name.to_string(),
+        parameters: parameters.collect(),
+        body: function.body.clone(),
+        docstring: function.docstring.clone(),
+        folder: function.folder.clone(),
+    }
+}
+
+pub(crate) fn function_from_proto(
+    function: proto::PutFunction,
+) -> Result<StoredFunction, Malformed> {
+    let parameters = function.parameters.into_iter().map(|parameter| {
+        Ok(FunctionParameter {
+            field: only_field(&decode_arrow(&parameter.arrow_schema)?)?,
+            default: parameter.default_value,
+        })
+    });
+    Ok(StoredFunction {
+        name: name(function.name)?,
+        parameters: parameters.collect::<Result<_, Malformed>>()?,
+        body: function.body,
+        docstring: function.docstring,
+        folder: function.folder,
+    })
+}
+
+pub(crate) fn caching_to_proto(policy: &CachingPolicy) -> proto::CachingPolicy {
+    let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    let windows = policy.hot_windows.iter().map(|window| proto::HotWindow {
+        min: window.min.as_micros(),
+        max: window.max.as_micros(),
+    });
+    proto::CachingPolicy {
+        data_hot_span: micros(policy.data_hot_span),
+        index_hot_span: micros(policy.index_hot_span),
+        hot_windows: windows.collect(),
+    }
+}
+
+pub(crate) fn caching_from_proto(policy: proto::CachingPolicy) -> CachingPolicy {
+    let windows = policy.hot_windows.into_iter().map(|window| HotWindow {
+        min: Timestamp::from_micros(window.min),
+        max: Timestamp::from_micros(window.max),
+    });
+    CachingPolicy {
+        data_hot_span: Duration::from_micros(policy.data_hot_span),
+        index_hot_span: Duration::from_micros(policy.index_hot_span),
+        hot_windows: windows.collect(),
+    }
+}
+
+pub(crate) fn security_to_proto(policy: &RowLevelSecurity) -> proto::RowLevelSecurity {
+    proto::RowLevelSecurity {
+        enabled: policy.is_enabled,
+        predicate: policy.predicate.clone(),
+    }
+}
+
+pub(crate) fn security_from_proto(policy: proto::RowLevelSecurity) -> RowLevelSecurity {
+    RowLevelSecurity {
+        is_enabled: policy.enabled,
+        predicate: policy.predicate,
+    }
+}

@@ -1,0 +1,141 @@
+//! What a database holds beside tables: stored functions, and policies of its tables.
+
+use arrow::datatypes::FieldRef;
+
+use crate::{CachingPolicy, FunctionName};
+
+/// Parameters of one function; more are a table.
+pub const FUNCTION_PARAMETERS_MAX: usize = 64;
+/// Characters of a function's text: it is planned with every query that names it.
+pub const FUNCTION_BODY_CHARS_MAX: usize = 64 * 1024;
+
+/// A query that is kept under a name, and takes parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFunction {
+    /// Its name.
+    pub name: FunctionName,
+    /// What it takes, in order.
+    pub parameters: Vec<FunctionParameter>,
+    /// A query in SQL, in which `$name` stands for a parameter.
+    pub body: String,
+    /// What it is for.
+    pub docstring: String,
+    /// Where a browser shows it.
+    pub folder: String,
+}
+
+/// One parameter of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionParameter {
+    /// Its name and type.
+    pub field: FieldRef,
+    /// An SQL literal that is taken when the caller gives nothing.
+    pub default: Option<String>,
+}
+
+/// A function that cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFunction {
+    /// It has too many parameters.
+    #[error("function '{0}' has more than {FUNCTION_PARAMETERS_MAX} parameters")]
+    TooManyParameters(FunctionName),
+    /// Two parameters share a name.
+    #[error("function '{0}' has two parameters '{1}'")]
+    DuplicateParameter(FunctionName, String),
+    /// A parameter that may be left out stands before one that may not.
+    #[error("function '{0}': parameter '{1}' needs a default, because one before it has one")]
+    DefaultBefore(FunctionName, String),
+    /// The text is missing or too long.
+    #[error("the text of function '{0}' has 1 to {FUNCTION_BODY_CHARS_MAX} characters")]
+    Body(FunctionName),
+}
+
+impl StoredFunction {
+    /// Checks what can be told without planning the text.
+    ///
+    /// # Errors
+    /// When parameters contradict each other, or a limit is exceeded.
+    pub fn check(&self) -> Result<(), InvalidFunction> {
+        let name = || self.name.clone();
+        if self.parameters.len() > FUNCTION_PARAMETERS_MAX {
+            return Err(InvalidFunction::TooManyParameters(name()));
+        }
+        let mut has_default = false;
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let text = parameter.field.name();
+            if self.parameters[..index]
+                .iter()
+                .any(|p| p.field.name() == text)
+            {
+                return Err(InvalidFunction::DuplicateParameter(name(), text.clone()));
+            }
+            if has_default && parameter.default.is_none() {
+                return Err(InvalidFunction::DefaultBefore(name(), text.clone()));
+            }
+            has_default |= parameter.default.is_some();
+        }
+        let length = self.body.chars().count();
+        if self.body.trim().is_empty() || length > FUNCTION_BODY_CHARS_MAX {
+            return Err(InvalidFunction::Body(name()));
+        }
+        Ok(())
+    }
+}
+
+/// Which rows of a table are shown to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowLevelSecurity {
+    /// A policy that is there and off hides nothing.
+    pub is_enabled: bool,
+    /// A condition in SQL over the table's columns; rows for which it holds are shown.
+    pub predicate: String,
+}
+
+/// The policies of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TablePolicies {
+    /// Which extents are hot; the database's when there is none.
+    pub caching: Option<CachingPolicy>,
+    /// Which rows are shown to whom; all to everybody when there is none.
+    pub row_level_security: Option<RowLevelSecurity>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    fn function(parameters: &[(&str, Option<&str>)]) -> StoredFunction {
+        let parameters = parameters.iter().map(|(name, default)| FunctionParameter {
+            field: Arc::new(Field::new(*name, DataType::Int64, true)),
+            default: default.map(str::to_owned),
+        });
+        StoredFunction {
+            name: FunctionName::new("f").expect("a name"),
+            parameters: parameters.collect(),
+            body: "SELECT 1".into(),
+            docstring: String::new(),
+            folder: String::new(),
+        }
+    }
+
+    #[test]
+    fn parameters_that_contradict_each_other_are_refused() {
+        assert_eq!(function(&[("a", None), ("b", Some("1"))]).check(), Ok(()));
+        let twice = function(&[("a", None), ("a", None)]).check();
+        assert!(matches!(
+            twice,
+            Err(InvalidFunction::DuplicateParameter(..))
+        ));
+        let gap = function(&[("a", Some("1")), ("b", None)]).check();
+        assert!(matches!(gap, Err(InvalidFunction::DefaultBefore(..))));
+        let empty = StoredFunction {
+            body: " ".into(),
+            ..function(&[])
+        };
+        assert!(matches!(empty.check(), Err(InvalidFunction::Body(_))));
+    }
+}
