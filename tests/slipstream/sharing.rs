@@ -469,6 +469,68 @@ async fn a30_what_is_attached_survives_a_restart_of_either_side() -> Result<()> 
     .await
 }
 
+#[tokio::test]
+async fn a13_a37_functions_and_row_level_security_are_followed_and_filtered() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        for sql in [
+            "CREATE TABLE n (a INT, owner VARCHAR); INSERT INTO n VALUES (1, 'north'), (2, 'south')",
+            "CREATE FUNCTION above(low INT, more INT DEFAULT 0) AS $$ SELECT a FROM n WHERE a > $low + $more $$",
+            "CREATE FUNCTION hidden_one() AS 'SELECT 1 AS one'",
+            "CREATE POLICY mine ON n USING (owner = current_cluster_endpoint()); \
+             ALTER TABLE n ENABLE ROW LEVEL SECURITY",
+        ] {
+            leader.sql("d", sql).await?;
+        }
+        let follower = site.follower("south", &leader).await?;
+        let request = json!({"leader": "north", "database": "d",
+            "sharing": {"functionsToExclude": ["hidden*"]}});
+        put(&follower, &request).await?;
+
+        // The same policy shows each cluster its own rows; the same function sees no more.
+        assert_eq!(leader.count("d", "SELECT a FROM n").await?, 1);
+        assert_eq!(follower.count("d", "SELECT a FROM n").await?, 2);
+        assert_eq!(follower.count("d", "SELECT a FROM above(0)").await?, 2);
+        assert_eq!(follower.count("d", "SELECT count(*) FROM above(0, 5)").await?, 0);
+        assert_eq!(leader.count("d", "SELECT * FROM hidden_one()").await?, 1);
+        let hidden = follower.refused("d", "SELECT * FROM hidden_one()").await?;
+        assert!((400..500).contains(&hidden.status), "{hidden}");
+        let elsewhere = leader.refused("d", "SELECT * FROM other.above(0)").await?;
+        assert_eq!(elsewhere.code, "unsupported");
+
+        // The leader's policy cannot be changed here.
+        for sql in [
+            "ALTER TABLE n DISABLE ROW LEVEL SECURITY",
+            "DROP POLICY mine ON n",
+            "CREATE FUNCTION f() AS 'SELECT 1'",
+        ] {
+            assert_eq!(follower.refused("d", sql).await?.code, "read_only_follower", "{sql}");
+        }
+
+        // What makes no sense is refused by name.
+        for (sql, code) in [
+            ("CREATE FUNCTION above() AS 'SELECT 1'", "function_exists"),
+            ("DROP FUNCTION missing", "function_not_found"),
+            ("CREATE FUNCTION g() AS 'DROP TABLE n'", "invalid_query"),
+            ("CREATE POLICY p ON t USING (nothing = 1)", "invalid_query"),
+            ("CREATE POLICY p ON n USING (a = 1)", "invalid_argument"),
+        ] {
+            let refusal = leader.refused("d", sql).await?;
+            assert_eq!(refusal.code, code, "{sql}: {refusal}");
+        }
+
+        let changed = leader
+            .sql("d", "ALTER TABLE n DISABLE ROW LEVEL SECURITY; DROP FUNCTION above")
+            .await?;
+        follower.wait_for_version("d", changed.version()?).await?;
+        assert_eq!(follower.count("d", "SELECT count(*) FROM n").await?, 2);
+        assert!(follower.refused("d", "SELECT * FROM above(0)").await.is_ok());
+        Ok(())
+    })
+    .await
+}
+
 /// What a file or its folder's files hold, searched as `strings` would.
 fn is_named_below(folder: &Path, word: &str) -> Result<bool> {
     for entry in std::fs::read_dir(folder)? {

@@ -8,7 +8,7 @@ use slipstream_frontend::{
     FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness, ServiceError,
     SqlRequest,
 };
-use slipstream_model::{Clock, Freshness, OverrideChange};
+use slipstream_model::{Clock, Freshness, OverrideChange, PrincipalName};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
 };
@@ -47,8 +47,12 @@ impl FollowerEngine {
         request: &SqlRequest,
     ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
         let (databases, freshness) = self.registry.resolve(request).await?;
-        let default = request.database.clone();
-        Ok((SessionDatabases { default, databases }, freshness))
+        let databases = SessionDatabases {
+            default: request.database.clone(),
+            databases,
+            identity: self.identity.session(&PrincipalName::anonymous()),
+        };
+        Ok((databases, freshness))
     }
 
     fn session(&self, databases: SessionDatabases) -> QuerySession {

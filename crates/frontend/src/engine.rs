@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use slipstream_model::{ClusterName, Freshness, FreshnessRequirement, OverrideChange, Timestamp};
-use slipstream_query::{Parameters, QueryStream};
+use slipstream_model::{
+    ClusterName, Freshness, FreshnessRequirement, OverrideChange, PrincipalName, Timestamp,
+};
+use slipstream_query::{Parameters, QueryStream, SessionIdentity};
 
 use crate::{
     AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
@@ -122,6 +124,17 @@ pub struct NodeIdentity {
     pub role: NodeRole,
     /// The region.
     pub location: String,
+}
+
+impl NodeIdentity {
+    /// Who asks, as functions and row-level security see it. A cluster's endpoint is its name: it
+    /// is the same by whatever address the cluster was reached.
+    pub fn session(&self, principal: &PrincipalName) -> SessionIdentity {
+        SessionIdentity {
+            principal: principal.to_string(),
+            cluster_endpoint: self.cluster.to_string(),
+        }
+    }
 }
 
 /// What a node does.

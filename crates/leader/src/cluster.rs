@@ -57,7 +57,7 @@ enum Database {
     Open(DatabaseWriter),
     /// Its log is damaged: it stands still at the last good version, if there is one.
     Held {
-        state: Option<DatabaseState>,
+        state: Option<Box<DatabaseState>>,
         reason: String,
     },
 }
@@ -199,7 +199,7 @@ impl Cluster {
         let databases = self.databases.read();
         let state = |id: DatabaseId| match databases.get(&id)? {
             Database::Open(writer) => Some(writer.state()),
-            Database::Held { state, .. } => state.clone(),
+            Database::Held { state, .. } => state.as_deref().cloned(),
         };
         let catalog = self.catalog();
         catalog
@@ -349,7 +349,7 @@ async fn open_database(context: &ClusterContext, id: DatabaseId) -> (DatabaseId,
             let reason = error.to_string();
             tracing::error!(database = %id, %reason, "the database stands still");
             Database::Held {
-                state: last_good(context, id).await,
+                state: last_good(context, id).await.map(Box::new),
                 reason,
             }
         }
@@ -415,6 +415,8 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
             OpError::TableExists(_) => (ErrorKind::AlreadyExists, "table_exists"),
             OpError::DatabaseExists(_) => (ErrorKind::AlreadyExists, "database_exists"),
             OpError::TableNotFound(_) => (ErrorKind::NotFound, "table_not_found"),
+            OpError::FunctionExists(_) => (ErrorKind::AlreadyExists, "function_exists"),
+            OpError::FunctionNotFound(_) => (ErrorKind::NotFound, "function_not_found"),
             OpError::DatabaseNotFound(_) => (ErrorKind::NotFound, "database_not_found"),
             OpError::DatabaseFollowed { .. } => (ErrorKind::Conflict, "database_followed"),
             OpError::SchemaChanged { .. } | OpError::TableDropped(_) => {

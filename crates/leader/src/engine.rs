@@ -15,11 +15,12 @@ use slipstream_frontend::{
     InviteRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
-    DatabaseId, Freshness, FreshnessRequirement, OverrideChange, TableId, TableName, TableSchema,
-    Timestamp, WhenStale,
+    DatabaseId, Freshness, FreshnessRequirement, OverrideChange, PrincipalName, TableId, TableName,
+    TableSchema, Timestamp, WhenStale,
 };
 use slipstream_query::{
-    QueryInfo, QueryRuntime, QuerySession, QueryStream, SessionDatabases, Statement,
+    QueryInfo, QueryRuntime, QuerySession, QueryStream, SessionDatabases, SessionIdentity,
+    Statement,
 };
 use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
@@ -75,6 +76,11 @@ impl LeaderEngine {
         &self.registry
     }
 
+    /// Who asks.
+    pub(crate) fn session_identity(&self) -> SessionIdentity {
+        self.identity.session(&PrincipalName::anonymous())
+    }
+
     pub(crate) fn session(&self, databases: SessionDatabases) -> QuerySession {
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(databases, Arc::new(view))
@@ -122,8 +128,12 @@ impl LeaderEngine {
             let state = databases.get(name);
             freshness = state.map(|state| self.freshness(name, state));
         }
-        let default = request.database.clone();
-        Ok((SessionDatabases { default, databases }, freshness))
+        let databases = SessionDatabases {
+            default: request.database.clone(),
+            databases,
+            identity: self.session_identity(),
+        };
+        Ok((databases, freshness))
     }
 
     /// Whether a database is one of another cluster, followed here.

@@ -274,10 +274,15 @@ fn check_matches(sharing: &TableLevelSharing, state: &DatabaseState) -> Result<(
     for kind in KINDS {
         let (include, _) = sharing.lists(kind);
         for pattern in include {
-            let is_there = kind == EntityKind::Table
-                && state
-                    .tables()
-                    .any(|table| slipstream_model::pattern_matches(pattern, table.name.as_str()));
+            let fits = |name: &str| slipstream_model::pattern_matches(pattern, name);
+            let is_there = match kind {
+                EntityKind::Table => state.tables().any(|table| fits(table.name.as_str())),
+                EntityKind::Function => {
+                    let mut functions = state.functions();
+                    functions.any(|known| fits(known.function.name.as_str()))
+                }
+                EntityKind::ExternalTable | EntityKind::MaterializedView => false,
+            };
             if !is_there {
                 return Err(ServiceError::new(
                     ErrorKind::NotFound,

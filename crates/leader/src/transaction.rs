@@ -5,6 +5,8 @@
 //! rows that an earlier one wrote. Extents are uploaded on the way; they become visible with the
 //! commit, all together.
 
+mod entities;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ pub(crate) fn kind_of(statement: &ParsedStatement) -> Kind {
             }
             | Statement::AlterTable(_)
             | Statement::Insert(_) => Kind::Change,
+            other if entities::is_about_entities(other) => Kind::Change,
             _ => Kind::Query,
         },
         _ => Kind::Query,
@@ -234,6 +237,9 @@ impl<'a> Transaction<'a> {
             Statement::AlterTable(alter) => {
                 ControlFlow::Break(self.alter_table(&alter.name, &alter.operations))
             }
+            other if entities::is_about_entities(other) => {
+                ControlFlow::Break(self.change_entities(other))
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -246,6 +252,17 @@ impl<'a> Transaction<'a> {
         let (database, table) = self.table_name(name)?;
         self.state_of(database.as_deref())?;
         for operation in operations {
+            match operation {
+                AlterTableOperation::EnableRowLevelSecurity => {
+                    self.switch_security(name, true)?;
+                    continue;
+                }
+                AlterTableOperation::DisableRowLevelSecurity => {
+                    self.switch_security(name, false)?;
+                    continue;
+                }
+                _ => {}
+            }
             let AlterTableOperation::AddColumn {
                 if_not_exists,
                 column_def,
@@ -357,7 +374,11 @@ impl<'a> Transaction<'a> {
             databases.insert(name.clone(), state.clone());
         }
         let default = self.request.database.clone();
-        self.engine.session(SessionDatabases { default, databases })
+        self.engine.session(SessionDatabases {
+            default,
+            databases,
+            identity: self.engine.session_identity(),
+        })
     }
 
     /// The state of the transaction's database, by the name a statement gives it. The first
@@ -415,7 +436,7 @@ fn unsupported(what: &str) -> ServiceError {
         "unsupported",
         format!(
             "{what} is not supported: a leader takes CREATE and DROP DATABASE, CREATE and DROP \
-             TABLE, ALTER TABLE ADD COLUMN, INSERT, and queries"
+             TABLE, ALTER TABLE ADD COLUMN, CREATE and DROP FUNCTION and POLICY, INSERT, and queries"
         ),
     )
 }

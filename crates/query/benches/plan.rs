@@ -121,6 +121,7 @@ impl World {
         let databases = SessionDatabases {
             default: Some("db".to_owned()),
             databases,
+            ..SessionDatabases::default()
         };
         self.runtime.session(databases, Arc::new(NoCluster))
     }

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
-use slipstream_catalog::DatabaseState;
+use slipstream_catalog::{DatabaseState, TableState};
 
 use crate::suggestion::did_you_mean;
 use crate::system::SystemSchema;
-use crate::table::{ScanContext, SnapshotTable};
-use crate::{QueryError, QueryErrorKind};
+use crate::table::SnapshotTable;
+use crate::{QueryError, QueryErrorKind, QueryRuntime, identity};
 
 /// The one catalog.
 pub const CATALOG: &str = "cluster";
@@ -37,13 +37,13 @@ impl Namespace {
         default: Option<String>,
         databases: &BTreeMap<String, DatabaseState>,
         system: SystemSchema,
-        scans: &Arc<ScanContext>,
+        runtime: &Arc<QueryRuntime>,
     ) -> Arc<Self> {
         let databases = databases.iter().map(|(name, state)| {
             let schema = DatabaseSchema {
                 name: name.as_str().into(),
                 state: state.clone(),
-                scans: Arc::clone(scans),
+                runtime: Arc::clone(runtime),
             };
             (name.clone(), Arc::new(schema))
         });
@@ -52,6 +52,15 @@ impl Namespace {
             databases: databases.collect(),
             system: Arc::new(system),
         })
+    }
+
+    /// A table with all its rows, for whoever checks a policy.
+    pub(crate) fn unsecured(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        let schema = self.databases.get(database)?;
+        schema
+            .state
+            .table(table)
+            .map(|table| schema.snapshot(table))
     }
 
     /// What is wrong with the name of a table, if it is the name that is wrong.
@@ -132,7 +141,18 @@ impl CatalogProviderList for Catalogs {
 struct DatabaseSchema {
     name: Arc<str>,
     state: DatabaseState,
-    scans: Arc<ScanContext>,
+    runtime: Arc<QueryRuntime>,
+}
+
+impl DatabaseSchema {
+    fn snapshot(&self, table: &Arc<TableState>) -> Arc<dyn TableProvider> {
+        Arc::new(SnapshotTable::new(
+            Arc::clone(&self.name),
+            self.state.id(),
+            Arc::clone(table),
+            Arc::clone(&self.runtime.scans),
+        ))
+    }
 }
 
 #[async_trait]
@@ -145,14 +165,16 @@ impl SchemaProvider for DatabaseSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        Ok(self.state.table(name).map(|table| {
-            Arc::new(SnapshotTable::new(
-                Arc::clone(&self.name),
-                self.state.id(),
-                Arc::clone(table),
-                Arc::clone(&self.scans),
-            )) as Arc<dyn TableProvider>
-        }))
+        let Some(table) = self.state.table(name) else {
+            return Ok(None);
+        };
+        let provider = self.snapshot(table);
+        match &table.policies.row_level_security {
+            Some(policy) if policy.is_enabled => {
+                identity::secured(&self.runtime.base, name, provider, policy).map(Some)
+            }
+            _ => Ok(Some(provider)),
+        }
     }
 
     fn table_exist(&self, name: &str) -> bool {

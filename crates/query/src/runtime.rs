@@ -17,7 +17,7 @@ use crate::admission::Admission;
 use crate::log::QueryLog;
 use crate::session::{QuerySession, base_state};
 use crate::table::ScanContext;
-use crate::{ClusterView, ExtentAccess, QueryError, QueryErrorKind, QueryOptions};
+use crate::{ClusterView, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, SessionIdentity};
 
 /// The name that the store of extents is registered under in DataFusion. Plans carry it.
 const STORE_URL: &str = "slipstream://extents/";
@@ -56,6 +56,8 @@ pub struct SessionDatabases {
     pub default: Option<String>,
     /// Every database that can be named, by its name on this node.
     pub databases: BTreeMap<String, DatabaseState>,
+    /// Who asks.
+    pub identity: SessionIdentity,
 }
 
 impl QueryRuntime {

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use chrono::DateTime;
+use datafusion::common::TableReference;
 use datafusion::execution::context::{SQLOptions, SessionConfig};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefaults};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::executor::block_on;
+use slipstream_model::{RowLevelSecurity, StoredFunction};
 
 use crate::admission::Slot;
 use crate::deadline::Deadline;
+use crate::identity::IdentityOptions;
 use crate::log::QueryEntry;
 use crate::namespace::{CATALOG, Catalogs, NO_DATABASE, Namespace};
 use crate::statement::{self, Class};
@@ -28,7 +31,7 @@ use crate::{
     ClusterView, Parameters, QueryError, QueryErrorKind, QueryOptions, QueryRuntime, QueryStream,
     SessionDatabases,
 };
-use crate::{parameters, stack};
+use crate::{functions, identity, parameters, stack};
 
 /// How deep expressions and subqueries may nest. Deeper ones overflow the stack of a thread
 /// before they are planned; nobody writes them by hand.
@@ -89,13 +92,20 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
         .with_config(config)
         .with_runtime_env(environment)
         .with_expr_planners(SessionStateDefaults::default_expr_planners())
-        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_scalar_functions(scalar_functions())
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_physical_optimizer_rules(optimizer.rules)
         .build()
+}
+
+/// DataFusion's functions, and those that say who asks.
+fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = SessionStateDefaults::default_scalar_functions();
+    functions.extend(identity::functions());
+    functions
 }
 
 impl QuerySession {
@@ -109,9 +119,18 @@ impl QuerySession {
             cluster,
             Arc::clone(&runtime.log),
         );
-        let SessionDatabases { default, databases } = databases;
-        let names = Namespace::new(default.clone(), &databases, system, &runtime.scans);
+        let SessionDatabases {
+            default,
+            databases,
+            identity,
+        } = databases;
+        let names = Namespace::new(default.clone(), &databases, system, &runtime);
         let mut state = runtime.base.clone();
+        let options = state.config_mut().options_mut();
+        options.extensions.insert(IdentityOptions::from(&identity));
+        if let Some(database) = default.as_ref().and_then(|name| databases.get(name)) {
+            functions::register(&mut state, database);
+        }
         if let Some(default) = default {
             state.config_mut().options_mut().catalog.default_schema = default;
         }
@@ -225,15 +244,52 @@ impl QuerySession {
 
     fn logical_plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         stack::on_large_stack(|| {
+            if let Some(name) = statement::qualified_call(&statement) {
+                let message = format!(
+                    "{name}(...): functions are called by their bare name, and only those of the \
+                     request's own database"
+                );
+                return Err(QueryError::new(QueryErrorKind::Unsupported, message));
+            }
             // Only a failure needs them, but planning consumes the statement.
             let references = statement::references(&self.state, &statement);
             block_on(self.state.statement_to_plan(statement)).map_err(|error| {
+                let is_function = |reference: &&TableReference| {
+                    self.state.table_functions().contains_key(reference.table())
+                };
                 let mut missing = references
                     .iter()
+                    .filter(|reference| !is_function(reference))
                     .filter_map(|reference| self.names.explain_missing(reference));
                 missing.next().unwrap_or_else(|| QueryError::from(error))
             })
         })
+    }
+
+    /// Checks that the text of a function is one query. Whether its names are there is told when
+    /// it is called: they may come later.
+    ///
+    /// # Errors
+    /// When it cannot be kept; the message says why.
+    pub fn check_function(function: &StoredFunction) -> Result<(), QueryError> {
+        functions::check(function)
+    }
+
+    /// Checks that a policy's predicate is a condition over a table's columns.
+    ///
+    /// # Errors
+    /// When there is no such table, or the predicate does not fit it.
+    pub fn check_row_level_security(
+        &self,
+        database: &str,
+        table: &str,
+        policy: &RowLevelSecurity,
+    ) -> Result<(), QueryError> {
+        let provider = self.names.unsecured(database, table).ok_or_else(|| {
+            let message = format!("there is no table '{table}' in database '{database}'");
+            QueryError::new(QueryErrorKind::NotFound, message)
+        })?;
+        stack::on_large_stack(|| identity::check(&self.runtime.base, table, provider, policy))
     }
 
     /// Puts values in the place of the parameters.

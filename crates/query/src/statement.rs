@@ -1,5 +1,6 @@
 //! Kinds of statements: what reads, what changes, what is not taken at all.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
@@ -17,7 +18,8 @@ use datafusion::logical_expr::{
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, SqlToRel, object_name_to_table_reference};
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, ColumnOption, ColumnOptionDef, ObjectName, Statement as Sql,
+    ColumnDef, ColumnOption, ColumnOptionDef, ObjectName, Statement as Sql, TableFactor, Visit,
+    Visitor,
 };
 
 use crate::namespace::CATALOG;
@@ -102,6 +104,32 @@ fn first_words(statement: &Sql) -> String {
     match words.find(|word| !skipped.contains(&word.to_uppercase().as_str())) {
         Some(object) => format!("{verb} {}", object.to_uppercase()),
         None => verb,
+    }
+}
+
+/// The first function that is called as `database.function(...)`.
+pub(crate) fn qualified_call(statement: &Statement) -> Option<String> {
+    struct Find;
+    impl Visitor for Find {
+        type Break = String;
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<String> {
+            match factor {
+                TableFactor::Table {
+                    name,
+                    args: Some(_),
+                    ..
+                } if name.0.len() > 1 => ControlFlow::Break(name.to_string()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let Statement::Statement(statement) = statement else {
+        return None;
+    };
+    match statement.visit(&mut Find) {
+        ControlFlow::Break(name) => Some(name),
+        ControlFlow::Continue(()) => None,
     }
 }
 

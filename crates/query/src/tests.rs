@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod entities;
 mod faults;
 mod fixture;
 mod limits;

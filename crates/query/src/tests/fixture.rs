@@ -18,7 +18,8 @@ use slipstream_storage::{BucketPath, BucketWriter, ExtentEncoder, RequestCounts}
 
 use crate::{
     ClusterView, DatabaseRow, ExtentAccess, FollowerRow, LeaseRow, Parameters, QueryError,
-    QueryInfo, QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases, Statement,
+    QueryInfo, QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases,
+    SessionIdentity, Statement,
 };
 
 /// The name of the database that sessions look names up in.
@@ -77,7 +78,7 @@ impl World {
         world
     }
 
-    fn change(&mut self, op: DatabaseOp) {
+    pub(super) fn change(&mut self, op: DatabaseOp) {
         self.state = self.state.preview(&[op]).expect("allowed");
     }
 
@@ -138,6 +139,10 @@ impl World {
     }
 
     pub(super) fn session_in(&self, default: Option<&str>) -> QuerySession {
+        self.session_of(default, SessionIdentity::default())
+    }
+
+    fn session_of(&self, default: Option<&str>, identity: SessionIdentity) -> QuerySession {
         let databases = BTreeMap::from([
             (DATABASE.to_owned(), self.state.clone()),
             (
@@ -149,6 +154,7 @@ impl World {
         let databases = SessionDatabases {
             default: default.map(str::to_owned),
             databases,
+            identity,
         };
         self.runtime.session(databases, Arc::new(view))
     }
@@ -195,6 +201,20 @@ impl World {
     /// The rows of the answer as text, without header.
     pub(super) async fn rows(&self, sql: &str) -> Vec<String> {
         self.answer(sql).await.split_off(1)
+    }
+
+    /// The rows that somebody is answered, by a cluster.
+    pub(super) async fn rows_as(&self, principal: &str, endpoint: &str, sql: &str) -> Vec<String> {
+        let identity = SessionIdentity {
+            principal: principal.to_owned(),
+            cluster_endpoint: endpoint.to_owned(),
+        };
+        let session = self.session_of(Some(DATABASE), identity);
+        let plan = session.plan_read_only(statement(sql)).await;
+        let plan = plan.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let stream = session.execute(plan, QueryInfo::default()).await;
+        let batches = stream.expect("starts").collect_batches().await;
+        lines(&batches.expect("answers")).split_off(1)
     }
 
     pub(super) async fn error(&self, sql: &str) -> QueryError {
