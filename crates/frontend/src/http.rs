@@ -1,5 +1,6 @@
-//! HTTP: SQL, ingestion, attachments, health, metrics.
+//! HTTP: SQL, ingestion, attachments, Azure's resources, health, metrics.
 
+mod arm;
 mod encode;
 mod error;
 mod ingest;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 
 use crate::Engine;
 
@@ -31,6 +32,10 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
         )
         .route("/v1/attachments", get(node::attachments).post(node::attach))
         .route("/v1/attachments/{name}", delete(node::detach))
+        .route(
+            "/subscriptions/{*resource}",
+            any(arm::run).layer(DefaultBodyLimit::max(arm::BODY_BYTES_MAX)),
+        )
         .route("/healthz", get(node::health))
         .route("/readyz", get(node::ready))
         .route("/metrics", get(node::metrics))

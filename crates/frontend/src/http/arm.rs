@@ -1,0 +1,416 @@
+//! The resources `Microsoft.Kusto/clusters` as Azure Resource Manager has them, API version
+//! 2025-02-14: what `azure-mgmt-kusto` and deployment templates speak.
+//!
+//! Subscription and resource group are taken as they come, since a node has neither. The cluster
+//! must be the node's own. Operations are done when they are answered, but for a configuration
+//! whose first synchronisation is under way: its `provisioningState` says so, and is polled.
+
+mod duration;
+mod path;
+mod resource;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use slipstream_model::{
+    CachingPolicy, DatabaseAccessMode, OverrideChange, PrincipalsModificationKind,
+    TableLevelSharing,
+};
+
+use crate::{
+    AttachRequest, DatabaseDescription, Engine, ErrorKind, InviteRequest, ServiceError, SqlRequest,
+};
+use path::{Resource, Scope};
+
+/// The largest body: a configuration with a hundred filters is far smaller.
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// An error in Resource Manager's shape.
+struct ArmError(ServiceError);
+
+impl<E: Into<ServiceError>> From<E> for ArmError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for ArmError {
+    fn into_response(self) -> Response {
+        let error = self.0;
+        let body = json!({"error": {"code": arm_code(&error), "message": error.message()}});
+        (error.kind().http(), Json(body)).into_response()
+    }
+}
+
+/// Resource Manager's own codes where it has one; ours in its spelling elsewhere.
+fn arm_code(error: &ServiceError) -> String {
+    match error.code() {
+        "configuration_not_found"
+        | "database_not_found"
+        | "leader_not_found"
+        | "cluster_not_found" => "ResourceNotFound".to_owned(),
+        "invalid_argument" => "InvalidRequestContent".to_owned(),
+        code => code
+            .split('_')
+            .flat_map(|word| {
+                let (first, rest) = word.split_at(word.len().min(1));
+                [first.to_uppercase(), rest.to_owned()]
+            })
+            .collect(),
+    }
+}
+
+type Answer = Result<Response, ArmError>;
+
+/// Every request below `/subscriptions/`.
+pub(super) async fn run(
+    State(engine): State<Arc<dyn Engine>>,
+    method: Method,
+    Path(rest): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Response {
+    let request = Request {
+        engine,
+        query,
+        body,
+    };
+    match request.answer(&method, &rest).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+struct Request {
+    engine: Arc<dyn Engine>,
+    query: HashMap<String, String>,
+    body: Bytes,
+}
+
+impl Request {
+    async fn answer(self, method: &Method, rest: &str) -> Answer {
+        if !self
+            .query
+            .keys()
+            .any(|key| key.eq_ignore_ascii_case("api-version"))
+        {
+            return Err(ServiceError::new(
+                ErrorKind::InvalidArgument,
+                "missing_api_version_parameter",
+                "the query parameter api-version is missing: add api-version=2025-02-14",
+            )
+            .into());
+        }
+        let (scope, resource) = path::parse(rest)?;
+        let cluster = &self.engine.identity().cluster;
+        if !scope.cluster.eq_ignore_ascii_case(cluster.as_str()) {
+            return Err(ServiceError::new(
+                ErrorKind::NotFound,
+                "cluster_not_found",
+                format!("this is cluster '{cluster}', not '{}'", scope.cluster),
+            )
+            .into());
+        }
+        match (method, resource) {
+            (&Method::GET, Resource::Cluster) => Ok(ok(resource::cluster(&*self.engine, &scope))),
+            (&Method::GET, Resource::Configurations) => Ok(ok(self.configurations(&scope))),
+            (&Method::GET, Resource::Configuration(name)) => self.configuration(&scope, &name),
+            (&Method::PUT, Resource::Configuration(name)) => self.put(&scope, name).await,
+            (&Method::DELETE, Resource::Configuration(name)) => self.delete(&name).await,
+            (&Method::POST, Resource::CheckConfigurationName) => self.check_configuration_name(),
+            (&Method::GET, Resource::Databases) => Ok(ok(self.databases(&scope))),
+            (&Method::GET, Resource::Database(name)) => self.database(&scope, &name),
+            (&Method::PUT | &Method::PATCH, Resource::Database(name)) => {
+                self.put_database(&scope, &name).await
+            }
+            (&Method::DELETE, Resource::Database(name)) => self.delete_database(&name).await,
+            (&Method::POST, Resource::Invite(name)) => self.invite(name).await,
+            (&Method::POST, Resource::ListFollowers) => Ok(ok(self.followers(&scope, false))),
+            (&Method::GET, Resource::ListFollowers) => Ok(ok(self.followers(&scope, true))),
+            (&Method::POST, Resource::DetachFollowers) => self.detach_follower().await,
+            (method, _) => Err(ServiceError::new(
+                ErrorKind::Unsupported,
+                "method_not_allowed",
+                format!("{method} is not supported of this resource"),
+            )
+            .into()),
+        }
+    }
+
+    fn read<'a, T: Deserialize<'a>>(&'a self, what: &str) -> Result<T, ServiceError> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ServiceError::invalid(format!("the body is no {what}: {error}")))
+    }
+
+    fn configurations(&self, scope: &Scope) -> Value {
+        let location = &self.engine.identity().location;
+        let all = self.engine.attachments();
+        let all = all
+            .iter()
+            .map(|known| resource::configuration(known, scope, location));
+        json!({"value": all.collect::<Vec<_>>()})
+    }
+
+    fn configuration(&self, scope: &Scope, name: &str) -> Answer {
+        let all = self.engine.attachments();
+        let known = all
+            .iter()
+            .find(|known| known.name.eq_ignore_ascii_case(name));
+        let known = known.ok_or_else(|| no_configuration(name))?;
+        let location = &self.engine.identity().location;
+        Ok(ok(resource::configuration(known, scope, location)))
+    }
+
+    async fn put(&self, scope: &Scope, name: String) -> Answer {
+        let body: PutConfiguration = self.read("attached database configuration")?;
+        let properties = body.properties;
+        let all = self.engine.attachments();
+        let is_new = !all.iter().any(|known| known.name == name);
+        let attachment = self
+            .engine
+            .attach(AttachRequest {
+                name: Some(name),
+                leader: path::cluster_of(&properties.cluster_resource_id)?,
+                database: properties.database_name,
+                sharing: properties
+                    .table_level_sharing_properties
+                    .unwrap_or_default(),
+                database_name_override: properties.database_name_override,
+                database_name_prefix: properties.database_name_prefix,
+                default_principals_modification_kind: properties
+                    .default_principals_modification_kind,
+                invitation: properties.invitation,
+                location: body.location,
+            })
+            .await?;
+        let status = if is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let location = &self.engine.identity().location;
+        let resource = resource::configuration(&attachment, scope, location);
+        Ok((status, Json(resource)).into_response())
+    }
+
+    async fn delete(&self, name: &str) -> Answer {
+        match self.engine.detach(name).await {
+            Ok(()) => Ok(StatusCode::OK.into_response()),
+            // What is not there is deleted: so Resource Manager has it.
+            Err(error) if error.code() == "configuration_not_found" => {
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_configuration_name(&self) -> Answer {
+        let asked: CheckName = self.read("name to check")?;
+        let all = self.engine.attachments();
+        let is_taken = all.iter().any(|known| known.name == asked.name);
+        let mut answer = json!({"nameAvailable": !is_taken, "name": asked.name});
+        if is_taken {
+            answer["reason"] = json!("AlreadyExists");
+            answer["message"] = json!(format!("there is a configuration '{}'", asked.name));
+        }
+        Ok(ok(answer))
+    }
+
+    fn databases(&self, scope: &Scope) -> Value {
+        let location = &self.engine.identity().location;
+        let overrides = self.engine.overrides();
+        let all = self.engine.databases();
+        let all = all
+            .iter()
+            .map(|known| resource::database(known, &overrides, scope, location));
+        json!({"value": all.collect::<Vec<_>>()})
+    }
+
+    fn find(&self, name: &str) -> Option<DatabaseDescription> {
+        let all = self.engine.databases().into_iter();
+        all.into_iter().find(|known| known.name == name)
+    }
+
+    fn database(&self, scope: &Scope, name: &str) -> Answer {
+        let known = self.find(name).ok_or_else(|| no_database(name))?;
+        let location = &self.engine.identity().location;
+        let overrides = self.engine.overrides();
+        Ok(ok(resource::database(&known, &overrides, scope, location)))
+    }
+
+    async fn put_database(&self, scope: &Scope, name: &str) -> Answer {
+        let body: PutDatabase = self.read("database")?;
+        let known = self.find(name);
+        let mode = known.as_ref().map(|known| known.access_mode);
+        match (body.kind.as_deref(), mode) {
+            (_, Some(DatabaseAccessMode::ReadOnlyFollowing)) => {
+                let change = match body.properties.hot_cache_period {
+                    Some(period) => OverrideChange::SetCaching {
+                        entities: Vec::new(),
+                        policy: CachingPolicy::hot(duration::parse(&period)?),
+                    },
+                    None => OverrideChange::DeleteCaching {
+                        entities: Vec::new(),
+                    },
+                };
+                self.engine.override_settings(name, change).await?;
+            }
+            (Some("ReadOnlyFollowing"), _) => {
+                return Err(ServiceError::invalid(format!(
+                    "database '{name}' is not followed here: attach it with an attached database \
+                     configuration"
+                ))
+                .into());
+            }
+            (_, Some(DatabaseAccessMode::ReadWrite)) => {}
+            (_, None) => {
+                self.run(format!("CREATE DATABASE {}", quoted(name)))
+                    .await?
+            }
+        }
+        self.database(scope, name)
+    }
+
+    async fn delete_database(&self, name: &str) -> Answer {
+        let Some(known) = self.find(name) else {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        };
+        if let Some(source) = known.source {
+            return Err(ServiceError::new(
+                ErrorKind::Conflict,
+                "database_attached",
+                format!(
+                    "database '{name}' is attached by configuration '{}' and cannot be deleted: \
+                     delete the configuration",
+                    source.configuration
+                ),
+            )
+            .into());
+        }
+        self.run(format!("DROP DATABASE {}", quoted(name))).await?;
+        Ok(StatusCode::OK.into_response())
+    }
+
+    async fn run(&self, sql: String) -> Result<(), ServiceError> {
+        let request = SqlRequest {
+            sql,
+            client: "resource manager".to_owned(),
+            ..SqlRequest::default()
+        };
+        self.engine.execute(request).await.map(drop)
+    }
+
+    async fn invite(&self, database: String) -> Answer {
+        let body: Invite = self.read("invitation")?;
+        let invitation = self
+            .engine
+            .invite(InviteRequest {
+                database,
+                invitee: Some(body.invitee_email),
+                sharing: body.table_level_sharing_properties.unwrap_or_default(),
+                expires_in: None,
+            })
+            .await?;
+        Ok(ok(json!({"generatedInvitation": invitation.token})))
+    }
+
+    /// The POST form lists the properties themselves, the GET form has them below `properties`.
+    fn followers(&self, scope: &Scope, is_nested: bool) -> Value {
+        let followers = self.engine.followers();
+        let followers = followers.iter().map(|follower| {
+            let properties = resource::follower(follower, scope);
+            if is_nested {
+                json!({"properties": properties})
+            } else {
+                properties
+            }
+        });
+        json!({"value": followers.collect::<Vec<_>>()})
+    }
+
+    async fn detach_follower(&self) -> Answer {
+        let body: DetachFollower = self.read("follower database")?;
+        let cluster = path::cluster_of(&body.cluster_resource_id)?;
+        let name = &body.attached_database_configuration_name;
+        self.engine.detach_follower(&cluster, name).await?;
+        Ok(StatusCode::OK.into_response())
+    }
+}
+
+fn ok(value: Value) -> Response {
+    Json(value).into_response()
+}
+
+fn no_configuration(name: &str) -> ServiceError {
+    let message = format!("there is no attached database configuration '{name}'");
+    ServiceError::new(ErrorKind::NotFound, "configuration_not_found", message)
+}
+
+fn no_database(name: &str) -> ServiceError {
+    let message = format!("there is no database '{name}'");
+    ServiceError::new(ErrorKind::NotFound, "database_not_found", message)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// As Resource Manager does, properties that are not known are not minded: clients send what they
+/// read.
+#[derive(Debug, Deserialize)]
+struct PutConfiguration {
+    location: Option<String>,
+    properties: ConfigurationProperties,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigurationProperties {
+    database_name: String,
+    cluster_resource_id: String,
+    default_principals_modification_kind: PrincipalsModificationKind,
+    table_level_sharing_properties: Option<TableLevelSharing>,
+    database_name_override: Option<String>,
+    database_name_prefix: Option<String>,
+    /// Not Azure's: the token of an invitation.
+    invitation: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CheckName {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PutDatabase {
+    kind: Option<String>,
+    #[serde(default)]
+    properties: DatabaseProperties,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DatabaseProperties {
+    hot_cache_period: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Invite {
+    invitee_email: String,
+    table_level_sharing_properties: Option<TableLevelSharing>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DetachFollower {
+    cluster_resource_id: String,
+    attached_database_configuration_name: String,
+}
