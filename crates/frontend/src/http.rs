@@ -4,6 +4,7 @@ mod arm;
 mod encode;
 mod error;
 mod ingest;
+mod kusto;
 mod node;
 mod sql;
 
@@ -35,6 +36,18 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
         .route(
             "/subscriptions/{*resource}",
             any(arm::run).layer(DefaultBodyLimit::max(arm::BODY_BYTES_MAX)),
+        )
+        .route(
+            "/v2/rest/query",
+            post(kusto::query_v2).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)),
+        )
+        .route(
+            "/v1/rest/query",
+            post(kusto::query_v1).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)),
+        )
+        .route(
+            "/v1/rest/mgmt",
+            post(kusto::query_v1).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)),
         )
         .route("/healthz", get(node::health))
         .route("/readyz", get(node::ready))

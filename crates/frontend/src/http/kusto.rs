@@ -1,0 +1,342 @@
+//! Kusto's REST API for queries: `/v1/rest/query`, `/v2/rest/query`, `/v1/rest/mgmt`. The text of
+//! a query is SQL.
+//!
+//! Shapes: *Query V2 HTTP response* and *Query/management HTTP request* of the Kusto
+//! documentation.
+
+mod value;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use slipstream_query::{Parameters, QueryStream};
+
+use self::value::{ColumnKind, Columns};
+use crate::metrics::Timer;
+use crate::{Engine, ErrorKind, ServiceError, SqlRequest};
+
+/// The frames before the rows. Clients that stream read the fields in this order.
+const OPENING: &str = r#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Version":"v2.0"},
+{"FrameType":"DataTable","TableId":0,"TableKind":"QueryProperties","TableName":"@ExtendedProperties","Columns":[{"ColumnName":"TableId","ColumnType":"int"},{"ColumnName":"Key","ColumnType":"string"},{"ColumnName":"Value","ColumnType":"dynamic"}],"Rows":[]}"#;
+/// The header by which a client names its request.
+const CLIENT_REQUEST_ID: &str = "x-ms-client-request-id";
+
+/// A request as Kusto's clients send it.
+#[derive(Debug, Deserialize)]
+struct KustoRequest {
+    db: Option<String>,
+    csl: String,
+    /// An object, or its text: clients send either.
+    #[serde(default)]
+    properties: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Properties {
+    options: Map<String, Value>,
+    parameters: Map<String, Value>,
+}
+
+/// `POST /v2/rest/query`: frames, not progressive.
+pub(super) async fn query_v2(
+    State(engine): State<Arc<dyn Engine>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let timer = Timer::start("http", "kusto_query");
+    let result = start(&engine, &body, peer).await;
+    timer.finish(&result);
+    let mut rows = match result {
+        Ok(rows) => rows,
+        Err(error) => return failure(&error, &headers),
+    };
+    // What fails before the first rows decides the status; later only the last frame can tell.
+    match rows.next().await.transpose() {
+        Ok(first) => frames(rows, first, &request_id(&headers)),
+        Err(error) => failure(&error.into(), &headers),
+    }
+}
+
+/// `POST /v1/rest/query` and `POST /v1/rest/mgmt`: one table.
+pub(super) async fn query_v1(
+    State(engine): State<Arc<dyn Engine>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let timer = Timer::start("http", "kusto_query");
+    let result = start(&engine, &body, peer).await;
+    timer.finish(&result);
+    match result {
+        Ok(rows) => match table(rows).await {
+            Ok(table) => answered(Body::from(table), &request_id(&headers)),
+            Err(error) => failure(&error, &headers),
+        },
+        Err(error) => failure(&error, &headers),
+    }
+}
+
+async fn start(
+    engine: &Arc<dyn Engine>,
+    body: &[u8],
+    peer: SocketAddr,
+) -> Result<QueryStream, ServiceError> {
+    let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
+        ServiceError::invalid(format!(
+            "the body is not {{\"db\": ..., \"csl\": ...}}: {error}"
+        ))
+    })?;
+    if request.csl.trim_start().starts_with('.') {
+        return Err(ServiceError::new(
+            ErrorKind::Unsupported,
+            "unsupported",
+            "management commands are not taken yet: use SQL, and the tables in slipstream.*",
+        ));
+    }
+    let properties = properties(request.properties)?;
+    let timeout = properties
+        .options
+        .get("servertimeout")
+        .and_then(Value::as_str);
+    let parameters = properties.parameters.into_iter();
+    let parameters = parameters
+        .map(|(name, value)| Ok((name, value::parameter(&value)?)))
+        .collect::<Result<Vec<_>, ServiceError>>()?;
+    let request = SqlRequest {
+        database: request.db.filter(|name| !name.is_empty()),
+        sql: request.csl,
+        parameters: if parameters.is_empty() {
+            Parameters::default()
+        } else {
+            Parameters::named(parameters)
+        },
+        timeout: timeout.map(server_timeout).transpose()?,
+        client: format!("kusto {peer}"),
+        ..SqlRequest::default()
+    };
+    Ok(engine.execute(request).await?.rows)
+}
+
+fn properties(value: Value) -> Result<Properties, ServiceError> {
+    let read = match value {
+        Value::Null => return Ok(Properties::default()),
+        Value::String(text) => serde_json::from_str(&text),
+        value => serde_json::from_value(value),
+    };
+    read.map_err(|error| ServiceError::invalid(format!("properties: {error}")))
+}
+
+/// `hh:mm:ss` with days in front and a fraction behind, each optional.
+fn server_timeout(text: &str) -> Result<Duration, ServiceError> {
+    let read = || {
+        let (days, time) = match text.split_once('.') {
+            Some((days, time)) if time.contains(':') => (days.parse::<u64>().ok()?, time),
+            _ => (0, text),
+        };
+        let mut parts = time.split(':');
+        let hours = parts.next()?.parse::<u64>().ok()?;
+        let minutes = parts.next()?.parse::<u64>().ok()?;
+        let seconds = parts.next()?.parse::<f64>().ok()?;
+        let whole = days
+            .checked_mul(86_400)?
+            .checked_add(hours.checked_mul(3_600)?)?;
+        let whole = whole.checked_add(minutes.checked_mul(60)?)?;
+        let fraction = Duration::try_from_secs_f64(seconds).ok()?;
+        Duration::from_secs(whole).checked_add(fraction)
+    };
+    read().ok_or_else(|| {
+        ServiceError::invalid(format!(
+            "servertimeout '{text}' is no timespan such as 00:04:00"
+        ))
+    })
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let id = headers
+        .get(CLIENT_REQUEST_ID)
+        .and_then(|id| id.to_str().ok());
+    id.unwrap_or_default().to_owned()
+}
+
+fn answered(body: Body, request_id: &str) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    if let Ok(id) = header::HeaderValue::from_str(request_id) {
+        headers.insert(CLIENT_REQUEST_ID, id);
+    }
+    response
+}
+
+/// Kusto's clients take 404 for an address that is not Kusto's at all, so what is not found is a
+/// bad request, as it is there.
+fn failure(error: &ServiceError, headers: &HeaderMap) -> Response {
+    let status = match error.kind().http() {
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => {
+            StatusCode::BAD_REQUEST
+        }
+        status => status,
+    };
+    let body = json!({"error": one_api(error, &request_id(headers))});
+    (status, Json(body)).into_response()
+}
+
+/// An error in the shape of Microsoft's OneApi.
+fn one_api(error: &ServiceError, request_id: &str) -> Value {
+    let is_permanent = !matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::DeadlineExceeded
+    );
+    json!({
+        "code": error.code(),
+        "message": error.message(),
+        "@type": "Slipstream.ServiceError",
+        "@message": error.message(),
+        "@context": {"clientRequestId": request_id},
+        "@permanent": is_permanent,
+    })
+}
+
+/// One table, as v1 has it.
+async fn table(mut rows: QueryStream) -> Result<String, ServiceError> {
+    let columns = Columns::new(&rows.schema());
+    let mut all = Vec::new();
+    while let Some(batch) = rows.next().await {
+        all.extend(columns.rows(&batch?)?);
+    }
+    let described: Vec<_> = columns.describe(|kind| {
+        let ColumnKind {
+            column_type,
+            data_type,
+        } = kind;
+        json!({"ColumnType": column_type, "DataType": data_type})
+    });
+    let table = json!({"TableName": "Table_0", "Columns": described, "Rows": all});
+    Ok(json!({"Tables": [table]}).to_string())
+}
+
+/// The frames of a v2 answer, rows as they come. What fails in the middle is told in the last
+/// frame, where clients look for it.
+fn frames(rows: QueryStream, first: Option<RecordBatch>, request_id: &str) -> Response {
+    let columns = Columns::new(&rows.schema());
+    let described = columns.describe(|kind| json!({"ColumnType": kind.column_type}));
+    let opening = format!(
+        "{OPENING},\n{{\"FrameType\":\"DataTable\",\"TableId\":1,\"TableKind\":\"PrimaryResult\",\
+         \"TableName\":\"PrimaryResult\",\"Columns\":{},\"Rows\":[",
+        Value::from(described),
+    );
+    let state = Frames {
+        rows,
+        first,
+        columns,
+        request_id: request_id.to_owned(),
+        opening: Some(opening),
+        has_rows: false,
+        has_ended: false,
+    };
+    let chunks = stream::unfold(state, |mut state| async move {
+        let chunk = state.next_chunk().await?;
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), state))
+    });
+    answered(Body::from_stream(chunks), request_id)
+}
+
+struct Frames {
+    rows: QueryStream,
+    /// The batch that was waited for before the answer began.
+    first: Option<RecordBatch>,
+    columns: Columns,
+    request_id: String,
+    opening: Option<String>,
+    has_rows: bool,
+    has_ended: bool,
+}
+
+impl Frames {
+    async fn next_chunk(&mut self) -> Option<String> {
+        if let Some(opening) = self.opening.take() {
+            return Some(opening);
+        }
+        if self.has_ended {
+            return None;
+        }
+        let batch = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => self.rows.next().await,
+        };
+        let batch = batch.map(|batch| self.columns.rows(&batch?));
+        match batch {
+            Some(Ok(rows)) => {
+                let mut text = String::new();
+                for row in rows {
+                    text.push_str(if self.has_rows { ",\n" } else { "\n" });
+                    text.push_str(&Value::from(row).to_string());
+                    self.has_rows = true;
+                }
+                Some(text)
+            }
+            Some(Err(error)) => Some(self.close(Some(&error))),
+            None => Some(self.close(None)),
+        }
+    }
+
+    fn close(&mut self, error: Option<&ServiceError>) -> String {
+        self.has_ended = true;
+        let errors = match error {
+            None => String::new(),
+            Some(error) => {
+                let error = json!([{"error": one_api(error, &self.request_id)}]);
+                format!(",\"OneApiErrors\":{error}")
+            }
+        };
+        format!(
+            "]}},\n{{\"FrameType\":\"DataSetCompletion\",\"HasErrors\":{},\"Cancelled\":false{errors}}}]\n",
+            error.is_some()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_timeout_is_a_timespan() {
+        for (text, seconds) in [
+            ("00:04:00", 240.0),
+            ("1.00:00:01", 86_401.0),
+            ("00:00:00.5", 0.5),
+        ] {
+            let found = server_timeout(text).expect("a timespan");
+            assert!((found.as_secs_f64() - seconds).abs() < 1e-9, "{text}");
+        }
+        for text in ["", "5s", "1:2", "a:b:c", "00:00:-1"] {
+            assert!(server_timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn properties_come_as_an_object_or_as_its_text() {
+        let object = json!({"Options": {"servertimeout": "00:01:00"}, "Parameters": {"a": "1"}});
+        for value in [object.clone(), Value::String(object.to_string())] {
+            let read = properties(value).expect("properties");
+            assert_eq!(read.options["servertimeout"], "00:01:00");
+            assert_eq!(read.parameters["a"], "1");
+        }
+    }
+}
