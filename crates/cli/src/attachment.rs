@@ -2,17 +2,20 @@
 
 use anyhow::Context;
 use reqwest::Method;
-use slipstream_frontend::{AttachRequest, Attachment, ProvisioningState};
+use slipstream_frontend::{AttachRequest, AttachedDatabase, Attachment, ProvisioningState};
+use slipstream_model::{PrincipalsModificationKind, TableLevelSharing};
 
 use crate::client::{Client, FOLLOWER_URL};
 
 /// Flags of `slipstream attach`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   slipstream attach --leader leader --database nyc
+  slipstream attach --leader leader --database '*' --prefix of_leader_
+  slipstream attach --leader leader --database nyc --include-table 'flights*' --rename nyc_small
 
-The follower must have been started with --leader NAME=GRPC_URL of that name.")]
+A configuration of the same name is changed to what is said now. The follower must have been started with --leader NAME=GRPC_URL of that name.")]
 pub(crate) struct AttachArgs {
     /// HTTP address of the follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = FOLLOWER_URL)]
@@ -20,12 +23,41 @@ pub(crate) struct AttachArgs {
     /// The leader cluster.
     #[arg(long, value_name = "NAME")]
     leader: String,
-    /// The database at the leader.
+    /// The database at the leader; '*' for all, those created later included.
     #[arg(long, value_name = "DATABASE")]
     database: String,
-    /// Name of the attached database configuration [default: the database's].
+    /// Name of the attached database configuration [default: the database's, or 'all'].
     #[arg(long, value_name = "CONFIGURATION")]
     name: Option<String>,
+    /// Follow only tables of this name; '*' in it stands for any characters. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    include_table: Vec<String>,
+    /// Do not follow tables of this name, even if included. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    exclude_table: Vec<String>,
+    /// Follow only functions of this name. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    include_function: Vec<String>,
+    /// Do not follow functions of this name, even if included. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    exclude_function: Vec<String>,
+    /// What the database is called here; not with '*'.
+    #[arg(long, value_name = "NAME", conflicts_with = "prefix")]
+    rename: Option<String>,
+    /// What stands here in front of each database's name.
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// How principals combine: Union, Replace or None.
+    #[arg(long, value_name = "KIND", default_value_t)]
+    principals: PrincipalsModificationKind,
+    /// The token of an invitation.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "SLIPSTREAM_INVITATION",
+        hide_env_values = true
+    )]
+    invitation: Option<String>,
 }
 
 /// Flags of `slipstream detach`.
@@ -47,6 +79,17 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.url)?;
     let body = AttachRequest {
         name: args.name,
+        sharing: TableLevelSharing {
+            tables_to_include: args.include_table,
+            tables_to_exclude: args.exclude_table,
+            functions_to_include: args.include_function,
+            functions_to_exclude: args.exclude_function,
+            ..TableLevelSharing::default()
+        },
+        database_name_override: args.rename,
+        database_name_prefix: args.prefix,
+        default_principals_modification_kind: args.principals,
+        invitation: args.invitation,
         ..AttachRequest::of(args.leader, args.database)
     };
     let request = client
@@ -59,14 +102,7 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
         .await
         .context("the node's answer is garbled")?;
     let state = match attachment.provisioning_state {
-        ProvisioningState::Succeeded => {
-            let version = attachment
-                .databases
-                .first()
-                .and_then(|database| database.version)
-                .map_or_else(String::new, |v| format!(" at version {v}"));
-            format!("is served{version}")
-        }
+        ProvisioningState::Succeeded => served(&attachment.databases),
         ProvisioningState::Failed => {
             let why = attachment
                 .error
@@ -85,6 +121,19 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
         attachment.terms.database, attachment.leader, attachment.name
     );
     Ok(())
+}
+
+/// Under which names, and at which versions.
+fn served(databases: &[AttachedDatabase]) -> String {
+    let served = databases.iter().filter_map(|database| {
+        let version = database.version?;
+        Some(format!("'{}' at version {version}", database.name))
+    });
+    let served: Vec<_> = served.collect();
+    match &served[..] {
+        [] => "brings no database yet".to_owned(),
+        served => format!("is served as {}", served.join(", ")),
+    }
 }
 
 /// Makes a follower stop following.

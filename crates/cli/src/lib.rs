@@ -130,6 +130,8 @@ mod tests {
             "ingest --url http://h:1 -d d -t t --create --format csv --creation-time \
              2013-01-01T00:00:00Z --tag a --tag b f.csv s3://b/o -",
             "attach --url http://h:1 --leader a --database d --name n",
+            "attach --leader a --database * --prefix p_ --principals replace",
+            "attach --leader a --database d --include-table t* --exclude-table u --rename e",
             "detach --url http://h:1 --name n",
             "show --url http://h:1 databases",
             "show extents -d d",

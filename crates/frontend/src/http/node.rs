@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use crate::{AttachRequest, Attachment, Engine, ErrorKind, ServiceError};
 
 const ROUTES: &str = "POST /v1/sql, POST /v1/ingest/{database}/{table}, GET and POST \
-                      /v1/attachments, DELETE /v1/attachments/{name}, GET /healthz, GET /readyz, \
-                      GET /metrics";
+                      /v1/attachments, DELETE /v1/attachments/{name}, POST /v1/rest/query, POST \
+                      /v2/rest/query, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
+                      GET /readyz, GET /metrics";
 
 pub(super) async fn about(State(engine): State<Arc<dyn Engine>>) -> String {
     let identity = engine.identity();
