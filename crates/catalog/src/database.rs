@@ -1,9 +1,9 @@
 //! A database: its tables, their columns and extents, at one version.
 
-mod functions;
 mod record;
 mod state;
+mod stored;
 
-pub use functions::FunctionState;
 pub(crate) use record::DatabaseRecord;
 pub use state::{DatabaseState, TableState};
+pub use stored::{Stored, StoredEntity};

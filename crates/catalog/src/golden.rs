@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use slipstream_model::{
-    BucketId, CachingPolicy, DatabaseName, Digest, Epoch, FunctionId, FunctionName,
-    FunctionParameter, HotWindow, RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp,
+    BucketId, CachingPolicy, DatabaseName, DatabasePrincipal, DatabaseRole, Digest, EntityId,
+    Epoch, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
+    RetentionPolicy, RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp,
 };
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, FollowerRecord,
-    InvitationRecord, PutMode, TableState, WriterContext,
+    InvitationRecord, PrincipalsChange, PutMode, TableState, WriterContext,
 };
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
@@ -126,6 +127,7 @@ fn golden_commits_of_a_cluster() {
                 database_id: Some(DATABASE),
                 sharing: Arc::default(),
                 invitation: None,
+                principal: None,
                 attached_at: Timestamp::from_micros(-1),
             })],
         ),
@@ -181,7 +183,7 @@ fn functions_and_policies() -> Vec<(&'static str, Vec<DatabaseOp>)> {
         (
             "put_function",
             vec![DatabaseOp::PutFunction {
-                id: FunctionId::new(Uuid::from_u128(0xF)),
+                id: EntityId::new(Uuid::from_u128(0xF)),
                 function: Arc::new(function),
                 mode: PutMode::Create,
             }],
@@ -244,6 +246,104 @@ fn golden_checkpoint_of_functions_and_policies() {
     assert_eq!(root.tables[0].policies, *table.policies);
 }
 
+/// Principals, retention, and a table outside the bucket.
+fn principals_and_external_tables() -> Vec<(&'static str, Vec<DatabaseOp>)> {
+    let principal = |role, name: &str, notes: Option<&str>| DatabasePrincipal {
+        role,
+        principal: name.parse().expect("a principal"),
+        notes: notes.map(str::to_owned),
+    };
+    let ada = principal(
+        DatabaseRole::Admin,
+        "aaduser=ada@example.org",
+        Some("founder"),
+    );
+    let viewer = principal(DatabaseRole::Viewer, "aadapp=dashboard;example", None);
+    let external = ExternalTable {
+        name: table_name("weather"),
+        schema: Arc::new(Schema::new(vec![Field::new(
+            "origin",
+            DataType::Utf8,
+            true,
+        )])),
+        format: ExternalFormat::Csv { has_header: true },
+        locations: vec!["s3://weather/2026/".into()],
+        docstring: "by the hour".into(),
+        folder: "outside".into(),
+    };
+    let retention = RetentionPolicy {
+        soft_delete_period: Duration::from_secs(30 * 86_400),
+        is_recoverable: false,
+    };
+    vec![
+        ("principals_table", vec![create_table(1, "flights")]),
+        (
+            "add_principals",
+            vec![DatabaseOp::ChangePrincipals(PrincipalsChange::Add(vec![
+                ada, viewer,
+            ]))],
+        ),
+        (
+            "put_external_table",
+            vec![DatabaseOp::PutExternalTable {
+                id: EntityId::new(Uuid::from_u128(0xE)),
+                table: Arc::new(external),
+                mode: PutMode::Create,
+            }],
+        ),
+        (
+            "set_retention",
+            vec![
+                DatabaseOp::SetRetentionPolicy {
+                    table: None,
+                    policy: Some(retention),
+                },
+                DatabaseOp::SetRetentionPolicy {
+                    table: Some(table_name("flights")),
+                    policy: Some(retention),
+                },
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn golden_commits_of_principals_and_external_tables() {
+    let mut ops = vec![("principals_open", vec![])];
+    ops.extend(principals_and_external_tables());
+    let viewers = PrincipalsChange::Set(DatabaseRole::Viewer, Vec::new());
+    ops.push((
+        "drop_principals",
+        vec![DatabaseOp::ChangePrincipals(viewers)],
+    ));
+    let drop = DatabaseOp::DropExternalTable {
+        name: table_name("weather"),
+        if_exists: false,
+    };
+    ops.push(("drop_external_table", vec![drop]));
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(15), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_principals_and_external_tables() {
+    let ops: Vec<_> = principals_and_external_tables()
+        .into_iter()
+        .flat_map(|(_, ops)| ops)
+        .collect();
+    let state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&ops)
+        .expect("allowed");
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("principals.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(root.principals, state.principals());
+    assert_eq!(root.retention, state.retention_policy());
+    let tables: Vec<_> = state.external_tables().cloned().collect();
+    assert_eq!(root.external_tables, tables);
+    let table = state.table("flights").expect("there");
+    assert_eq!(root.tables[0].policies, *table.policies);
+}
+
 #[test]
 fn golden_commits_of_sharing() {
     let sharing = Arc::new(TableLevelSharing {
@@ -282,6 +382,7 @@ fn golden_commits_of_sharing() {
                 database_id: Some(DATABASE),
                 sharing,
                 invitation: Some(invitation),
+                principal: None,
                 attached_at: Timestamp::from_micros(5),
             })],
         ),
@@ -293,12 +394,25 @@ fn golden_commits_of_sharing() {
                 database_id: None,
                 sharing: Arc::default(),
                 invitation: None,
+                principal: None,
                 attached_at: Timestamp::from_micros(6),
             })],
         ),
         (
             "revoke_invitation",
             vec![ClusterOp::RevokeInvitation { id: invitation }],
+        ),
+        (
+            "attach_follower_by_principal",
+            vec![ClusterOp::AttachFollower(FollowerRecord {
+                cluster: cluster("science"),
+                configuration: "by name".into(),
+                database_id: Some(DATABASE),
+                sharing: Arc::default(),
+                invitation: None,
+                principal: Some("aadapp=science".parse().expect("a principal")),
+                attached_at: Timestamp::from_micros(7),
+            })],
         ),
     ];
     let context = context(13);

@@ -80,10 +80,10 @@ mod writer;
 
 pub use cluster::{ClusterOp, ClusterState, FollowerRecord, InvitationRecord};
 pub use commit::{COMMIT_BYTES_MAX, Commit, Redactor};
-pub use database::{DatabaseState, FunctionState, TableState};
+pub use database::{DatabaseState, Stored, StoredEntity, TableState};
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
-pub use op::{DatabaseOp, OpError, PutMode};
+pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
 pub use writer::{
     CHECKPOINT_EVERY, ClusterWriter, Committed, DatabaseWriter, LogWriter, Subscription,

@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use slipstream_model::{
-    CachingPolicy, ClusterName, DatabaseId, DatabaseName, Extent, ExtentId, FunctionId,
-    FunctionName, InvalidFunction, InvalidSchema, RowLevelSecurity, StoredFunction, TableId,
-    TableName, TableSchema,
+    CachingPolicy, ClusterName, DatabaseId, DatabaseName, DatabasePrincipal, DatabaseRole,
+    EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, InvalidExternalTable,
+    InvalidFunction, InvalidSchema, PrincipalName, RetentionPolicy, RowLevelSecurity,
+    StoredFunction, TableId, TableName, TableSchema,
 };
+
+/// Principals of one database: each request looks through them.
+pub(crate) const DATABASE_PRINCIPALS_MAX: usize = 1_000;
 
 /// One thing to do to a database. Several of them are one transaction: all or none.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +63,7 @@ pub enum DatabaseOp {
     /// Keeps a query under a name.
     PutFunction {
         /// Chosen by the caller; taken when the function is new.
-        id: FunctionId,
+        id: EntityId,
         /// The function.
         function: Arc<StoredFunction>,
         /// What to do when there is one of that name, or none.
@@ -79,6 +83,31 @@ pub enum DatabaseOp {
         /// The policy; `None`: there is none from now on.
         policy: Option<CachingPolicy>,
     },
+    /// Names files outside the bucket as a table.
+    PutExternalTable {
+        /// Chosen by the caller; taken when the table is new.
+        id: EntityId,
+        /// The table.
+        table: Arc<ExternalTable>,
+        /// What to do when there is one of that name, or none.
+        mode: PutMode,
+    },
+    /// Forgets an external table. Its files stay.
+    DropExternalTable {
+        /// Its name.
+        name: TableName,
+        /// Do nothing when there is no such table.
+        if_exists: bool,
+    },
+    /// Says who may do what in the database.
+    ChangePrincipals(PrincipalsChange),
+    /// Says how long rows are kept.
+    SetRetentionPolicy {
+        /// The table; `None`: the database.
+        table: Option<TableName>,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<RetentionPolicy>,
+    },
     /// Says which rows are shown to whom.
     SetRowLevelSecurity {
         /// The table.
@@ -86,6 +115,17 @@ pub enum DatabaseOp {
         /// The policy; `None`: there is none from now on.
         policy: Option<RowLevelSecurity>,
     },
+}
+
+/// A change of who may do what. Making the same change twice is making it once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrincipalsChange {
+    /// They have the role from now on.
+    Add(Vec<DatabasePrincipal>),
+    /// They do not have it any more.
+    Drop(DatabaseRole, Vec<PrincipalName>),
+    /// They have it, and nobody else.
+    Set(DatabaseRole, Vec<DatabasePrincipal>),
 }
 
 /// What putting something does when it is there, or is not.
@@ -215,14 +255,20 @@ pub enum OpError {
     #[error("there is no invitation {0}")]
     InvitationNotFound(uuid::Uuid),
     /// The name is taken.
-    #[error("function '{0}' exists already")]
-    FunctionExists(FunctionName),
-    /// No function of that name, or of that id when the name is not known.
-    #[error("there is no function '{0}'")]
-    FunctionNotFound(String),
+    #[error("{0} '{1}' exists already")]
+    EntityExists(EntityKind, String),
+    /// None of that name, or of that id when the name is not known.
+    #[error("there is no {0} '{1}'")]
+    EntityNotFound(EntityKind, String),
     /// The caller chose an id that is in use, or the nil UUID.
-    #[error("the id {0} cannot be given to a new function: it is in use or reserved")]
-    FunctionIdInUse(FunctionId),
+    #[error("the id {1} cannot be given to a new {0}: it is in use or reserved")]
+    EntityIdInUse(EntityKind, EntityId),
+    /// The external table cannot be kept.
+    #[error(transparent)]
+    InvalidExternalTable(#[from] InvalidExternalTable),
+    /// Too many principals.
+    #[error("a database has at most {DATABASE_PRINCIPALS_MAX} principals")]
+    TooManyPrincipals,
     /// The function cannot be kept.
     #[error(transparent)]
     InvalidFunction(#[from] InvalidFunction),

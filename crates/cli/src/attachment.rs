@@ -5,7 +5,7 @@ use reqwest::Method;
 use slipstream_frontend::{AttachRequest, AttachedDatabase, Attachment, ProvisioningState};
 use slipstream_model::{PrincipalsModificationKind, TableLevelSharing};
 
-use crate::client::{Client, FOLLOWER_URL};
+use crate::client::{Client, Credentials, FOLLOWER_URL};
 
 /// Flags of `slipstream attach`.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,6 +20,9 @@ pub(crate) struct AttachArgs {
     /// HTTP address of the follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = FOLLOWER_URL)]
     url: String,
+    /// How to get in.
+    #[command(flatten)]
+    credentials: Credentials,
     /// The leader cluster.
     #[arg(long, value_name = "NAME")]
     leader: String,
@@ -69,6 +72,9 @@ pub(crate) struct DetachArgs {
     /// HTTP address of the follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = FOLLOWER_URL)]
     url: String,
+    /// How to get in.
+    #[command(flatten)]
+    credentials: Credentials,
     /// Name of the attached database configuration.
     #[arg(long, value_name = "CONFIGURATION")]
     name: String,
@@ -76,7 +82,7 @@ pub(crate) struct DetachArgs {
 
 /// Makes a follower follow a database.
 pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.credentials)?;
     let body = AttachRequest {
         name: args.name,
         sharing: TableLevelSharing {
@@ -138,7 +144,7 @@ fn served(databases: &[AttachedDatabase]) -> String {
 
 /// Makes a follower stop following.
 pub(crate) async fn detach(args: DetachArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.credentials)?;
     let request = client.request(Method::DELETE, &["v1", "attachments", &args.name]);
     client.send(request).await?;
     println!("configuration '{}' is detached", args.name);

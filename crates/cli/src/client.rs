@@ -1,7 +1,9 @@
 //! HTTP requests to a node, and its errors.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, anyhow, bail};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, Url};
 use serde::Deserialize;
 
 /// Where a leader answers when nothing is said.
@@ -9,11 +11,29 @@ pub(crate) const LEADER_URL: &str = "http://127.0.0.1:7411";
 /// Where a follower answers when nothing is said.
 pub(crate) const FOLLOWER_URL: &str = "http://127.0.0.1:7421";
 
+/// How a command gets into a node.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Credentials {
+    /// The token to show the node; 'slipstream token create' makes one.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "SLIPSTREAM_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<String>,
+    /// Who signs the certificate of a node at an https:// address, as PEM [default: the
+    /// authorities that this machine trusts].
+    #[arg(long, value_name = "FILE", env = "SLIPSTREAM_CA")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
 /// A node, by its HTTP address.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     url: Url,
+    token: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,7 +48,7 @@ struct ErrorDetails {
 }
 
 impl Client {
-    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str, credentials: &Credentials) -> anyhow::Result<Self> {
         let text = if url.contains("://") {
             url.to_owned()
         } else {
@@ -39,10 +59,21 @@ impl Client {
             bail!("--url {text} is not the address of a node, such as {LEADER_URL}");
         }
         // No timeout: a query may take long, and the node has a deadline of its own.
-        let http = reqwest::Client::builder()
-            .build()
-            .context("cannot set up HTTP")?;
-        Ok(Self { http, url })
+        let mut http = reqwest::Client::builder();
+        if let Some(ca) = &credentials.ca {
+            let pem =
+                std::fs::read(ca).with_context(|| format!("cannot read --ca {}", ca.display()))?;
+            let ca = Certificate::from_pem_bundle(&pem)
+                .with_context(|| format!("--ca {} is no certificate in PEM", ca.display()))?;
+            http = ca
+                .into_iter()
+                .fold(http, ClientBuilder::add_root_certificate);
+        }
+        Ok(Self {
+            http: http.build().context("cannot set up HTTP")?,
+            url,
+            token: credentials.token.clone(),
+        })
     }
 
     /// A request to a path, each part of which may hold anything.
@@ -51,7 +82,11 @@ impl Client {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        self.http.request(method, url)
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Sends a request; an answer that is an error becomes one here.

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use slipstream_frontend::{AttachRequest, Attachment, IngestReceipt, ProvisioningState};
 
-use crate::client::Client;
+use crate::client::{Client, Credentials};
 use crate::format::{Format, print_table, thousands};
 use crate::sql::read_arrow;
 use nodes::Node;
@@ -156,7 +156,7 @@ impl Demo {
     async fn attach(&self) -> anyhow::Result<()> {
         step("The follower attaches the database: no data is copied");
         let started = now();
-        let client = Client::new(&self.follower.url)?;
+        let client = Client::new(&self.follower.url, &Credentials::default())?;
         let body = AttachRequest::of("leader", "nyc");
         let request = client
             .request(Method::POST, &["v1", "attachments"])
@@ -208,7 +208,7 @@ impl Demo {
                 format!("INSERT INTO airlines VALUES ('S{number}', 'Slipstream Air {number}')");
             let version = sql(&self.leader, Some("nyc"), &insert).await?.version;
             let committed = now();
-            let client = Client::new(&self.follower.url)?;
+            let client = Client::new(&self.follower.url, &Credentials::default())?;
             let count = "SELECT count(*) AS airlines FROM airlines";
             let body =
                 json!({"database": "nyc", "sql": count, "min_version": version.parse::<u64>()?});
@@ -277,7 +277,7 @@ impl Demo {
         csv: Vec<u8>,
         creation_time: Option<String>,
     ) -> anyhow::Result<IngestReceipt> {
-        let client = Client::new(&self.leader.url)?;
+        let client = Client::new(&self.leader.url, &Credentials::default())?;
         let mut query = vec![("create", "true".to_owned()), ("format", "csv".to_owned())];
         query.push(("source_name", format!("{table}.csv")));
         query.extend(creation_time.map(|time| ("creation_time", time)));
@@ -308,7 +308,7 @@ struct Answer {
 }
 
 async fn sql(node: &Node, database: Option<&str>, text: &str) -> anyhow::Result<Answer> {
-    let client = Client::new(&node.url)?;
+    let client = Client::new(&node.url, &Credentials::default())?;
     let started = now();
     let request = client
         .request(Method::POST, &["v1", "sql"])

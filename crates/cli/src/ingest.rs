@@ -13,7 +13,7 @@ use slipstream_frontend::IngestReceipt;
 use slipstream_model::Timestamp;
 use tokio_util::io::ReaderStream;
 
-use crate::client::{Client, LEADER_URL};
+use crate::client::{Client, Credentials, LEADER_URL};
 use crate::format::thousands;
 
 /// Bytes read from a file at a time: large enough that system calls do not show.
@@ -34,6 +34,9 @@ pub(crate) struct IngestArgs {
     /// HTTP address of the leader.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = LEADER_URL)]
     url: String,
+    /// How to get in.
+    #[command(flatten)]
+    credentials: Credentials,
     /// The database.
     #[arg(short, long, value_name = "DATABASE")]
     database: String,
@@ -79,7 +82,7 @@ pub(crate) struct IngestArgs {
 
 /// Runs the command: one ingest after another, up to the first that fails.
 pub(crate) async fn run(args: IngestArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.credentials)?;
     for (index, source) in args.sources.iter().enumerate() {
         let started = now();
         let receipt = ingest(&client, &args, source).await.with_context(|| {

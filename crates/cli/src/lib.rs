@@ -18,6 +18,7 @@ mod ingest;
 mod shell;
 mod show;
 mod sql;
+mod token;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ enum Command {
     Detach(attachment::DetachArgs),
     /// Show what there is: databases, tables, extents, followers.
     Show(show::ShowArgs),
+    /// Make, list and revoke the tokens that let callers into a node.
+    Token(token::TokenArgs),
     /// Start a leader and a follower on real data, and show what they do.
     Demo(demo::DemoArgs),
 }
@@ -95,6 +98,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Attach(args) => attachment::attach(args).await,
         Command::Detach(args) => attachment::detach(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args).await,
     }
 }
@@ -135,6 +139,10 @@ mod tests {
             "detach --url http://h:1 --name n",
             "show --url http://h:1 databases",
             "show extents -d d",
+            "token create --principal aaduser=a --role contributor --group aadgroup=g --expires-in 9d",
+            "token --tokens f list",
+            "token revoke 0123 --tokens f",
+            "sql --token t --ca f x",
             "demo --dir d --keep-running",
         ];
         for line in lines {

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::client::{Client, LEADER_URL};
+use crate::client::{Client, Credentials, LEADER_URL};
 use crate::format::Format;
 use crate::sql::{self, SqlArgs};
 
@@ -17,6 +17,9 @@ pub(crate) struct ShowArgs {
     /// HTTP address of a node, leader or follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = LEADER_URL)]
     url: String,
+    /// How to get in.
+    #[command(flatten)]
+    credentials: Credentials,
     /// What to show.
     #[arg(value_enum)]
     what: What,
@@ -71,7 +74,7 @@ impl What {
 
 /// Runs the command.
 pub(crate) async fn run(args: ShowArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.credentials)?;
     let (select, order) = args.what.query();
     let filter = args
         .database
@@ -80,6 +83,7 @@ pub(crate) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     let sql = format!("{select}{} ORDER BY {order}", filter.unwrap_or_default());
     let request = SqlArgs {
         url: args.url,
+        credentials: args.credentials,
         database: None,
         format: args.format,
         min_version: None,

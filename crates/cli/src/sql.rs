@@ -12,7 +12,7 @@ use futures::StreamExt;
 use reqwest::{Method, Response};
 use serde_json::json;
 
-use crate::client::{Client, LEADER_URL};
+use crate::client::{Client, Credentials, LEADER_URL};
 use crate::format::{self, Format};
 use crate::shell;
 
@@ -30,6 +30,9 @@ pub(crate) struct SqlArgs {
     /// HTTP address of a node, leader or follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = LEADER_URL)]
     pub(crate) url: String,
+    /// How to get in.
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
     /// Database that names without a schema are looked up in.
     #[arg(short, long, value_name = "DATABASE")]
     pub(crate) database: Option<String>,
@@ -57,7 +60,7 @@ pub(crate) struct SqlArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: SqlArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.credentials)?;
     let sql = match (&args.sql, &args.file) {
         (Some(sql), _) => sql.clone(),
         (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)

@@ -1,10 +1,10 @@
 //! The attached database configurations of a node, durable in one file.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use slipstream_frontend::runtime;
 use slipstream_model::{
     AttachTerms, BucketId, DatabaseId, DatabaseName, DatabaseSelection, Overrides,
     PrincipalsModificationKind,
@@ -223,18 +223,12 @@ impl Attachments {
         Ok(())
     }
 
-    /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
     fn write(&self, configurations: &[Configuration]) -> std::io::Result<()> {
         let file = File {
             format_version: FORMAT_VERSION,
             attachments: configurations.to_vec(),
         };
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        let mut beside = tempfile::NamedTempFile::new_in(directory)?;
-        beside.write_all(&serde_json::to_vec_pretty(&file)?)?;
-        beside.as_file().sync_all()?;
-        beside.persist(&self.path).map_err(|error| error.error)?;
-        std::fs::File::open(directory)?.sync_all()
+        runtime::replace_file(&self.path, &serde_json::to_vec_pretty(&file)?)
     }
 }
 

@@ -1,14 +1,15 @@
 //! The follower behind its doors.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, DatabaseDescription, Description, Engine, ErrorKind,
-    FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness, ServiceError,
-    SqlRequest,
+    FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Permission, Readiness,
+    ServiceError, SqlRequest,
 };
-use slipstream_model::{Clock, Freshness, OverrideChange, PrincipalName};
+use slipstream_model::{Clock, DatabasePrincipal, Freshness, OverrideChange};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
 };
@@ -47,17 +48,14 @@ impl FollowerEngine {
         request: &SqlRequest,
     ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
         let (databases, freshness) = self.registry.resolve(request).await?;
-        let databases = SessionDatabases {
-            default: request.database.clone(),
-            databases,
-            identity: self.identity.session(&PrincipalName::anonymous()),
-        };
+        let access = &request.access;
+        let databases = access.session(&self.identity, request.database.clone(), databases);
         Ok((databases, freshness))
     }
 
-    fn session(&self, databases: SessionDatabases) -> QuerySession {
-        let view = FollowerView::new(Arc::clone(&self.registry));
-        self.runtime.session(databases, Arc::new(view))
+    fn session(&self, request: &SqlRequest, databases: SessionDatabases) -> QuerySession {
+        let view = Arc::new(FollowerView::new(Arc::clone(&self.registry)));
+        self.runtime.session(databases, request.access.view(view))
     }
 
     fn parse(&self, request: &SqlRequest) -> Result<Statement, ServiceError> {
@@ -87,6 +85,12 @@ impl FollowerEngine {
     }
 }
 
+/// A query reads the request's database, whatever else it names.
+fn check_query(request: &SqlRequest) -> Result<(), ServiceError> {
+    let database = request.database.as_deref();
+    database.map_or(Ok(()), |name| request.access.check(name, Permission::Query))
+}
+
 fn invalid(message: String) -> ServiceError {
     ServiceError::new(ErrorKind::InvalidArgument, "invalid_argument", message)
 }
@@ -103,10 +107,11 @@ impl Engine for FollowerEngine {
             return Err(self.registry.refuse_write(request.database.as_deref()));
         }
         let statement = self.parse(&request)?;
+        check_query(&request)?;
         let (databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
         let pins = self.registry.pin(&databases.databases);
-        let session = self.session(databases);
+        let session = self.session(&request, databases);
         let plan = self
             .plan(&session, statement, request.database.as_deref())
             .await?;
@@ -132,8 +137,9 @@ impl Engine for FollowerEngine {
         if QuerySession::is_write(&statement) {
             return Err(self.registry.refuse_write(request.database.as_deref()));
         }
+        check_query(&request)?;
         let (databases, _) = self.resolve(&request).await?;
-        let session = self.session(databases);
+        let session = self.session(&request, databases);
         let plan = self
             .plan(&session, statement, request.database.as_deref())
             .await?;
@@ -181,6 +187,10 @@ impl Engine for FollowerEngine {
 
     fn overrides(&self) -> Vec<FollowerDatabase> {
         self.registry.overrides()
+    }
+
+    fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
+        self.registry.principals()
     }
 
     fn readiness(&self) -> Readiness {

@@ -16,7 +16,6 @@ use slipstream_storage::BucketReader;
 use tonic::{Code, Status};
 
 use crate::following::Following;
-use crate::link;
 
 /// Heartbeats that may be missed before a leader counts as silent.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
@@ -98,11 +97,13 @@ impl Follow {
         pause: &mut Duration,
     ) -> Result<std::convert::Infallible, Trouble> {
         let state = self.bootstrap().await?;
-        let url = self.following.source().leader_url.clone();
-        let mut client = link::sync_client(&url)
+        let source = self.following.source();
+        let url = source.leader_url.clone();
+        let dialer = &self.following.context.dialer;
+        let mut client = dialer
+            .sync_client(&source.leader, &url)
             .await
             .map_err(|status| Trouble::Leader(describe(&status)))?;
-        let source = self.following.source();
         let request = SubscribeRequest {
             follower: Some(self.following.context.node.identity(&source.configuration)),
             bucket_id: source.bucket_id.as_bytes().to_vec().into(),

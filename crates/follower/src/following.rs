@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::link::NodeName;
+use crate::link::{Dialer, NodeName};
 use crate::pins::{Pin, Pins};
 use crate::{follow, lease};
 
@@ -77,6 +77,8 @@ pub struct FollowContext {
     pub entropy: Entropy,
     /// Who this node is to its leaders.
     pub node: NodeName,
+    /// Reaches them.
+    pub dialer: Dialer,
     /// Holds the tasks, so that a stopping node can wait for them.
     pub tasks: TaskTracker,
     /// Ends every task when the node stops.

@@ -11,10 +11,9 @@ use slipstream_model::Version;
 use slipstream_proto::sync::RenewLeaseRequest;
 use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::following::Following;
-use crate::link;
+use crate::link::{self, LeaderChannel};
 
 /// The pause before a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -48,7 +47,7 @@ pub(crate) async fn run(following: Arc<Following>) {
 
 async fn renew(
     following: &Following,
-    client: &mut Option<MetadataSyncClient<Channel>>,
+    client: &mut Option<MetadataSyncClient<LeaderChannel>>,
 ) -> Result<Duration, Status> {
     let Some(current) = following
         .served()
@@ -60,7 +59,11 @@ async fn renew(
     };
     let client = match client {
         Some(client) => client,
-        None => client.insert(link::sync_client(&following.source().leader_url).await?),
+        None => {
+            let (source, dialer) = (following.source(), &following.context.dialer);
+            let dialed = dialer.sync_client(&source.leader, &source.leader_url);
+            client.insert(dialed.await?)
+        }
     };
     let source = following.source();
     let lowest: Version = following

@@ -20,12 +20,14 @@ mod link;
 mod node;
 mod pins;
 mod registry;
+mod upstream;
 mod view;
 
 pub use attachments::{Attachments, Configuration, FollowedDatabase};
 pub use engine::FollowerEngine;
 pub use following::{FollowContext, Following, Served, Source};
-pub use link::{LeaderAddress, NodeName};
-pub use node::{FollowerArgs, leaders_of_file, run};
+pub use link::{Dialer, LeaderAddress, NodeName};
+pub use node::{FollowerArgs, run};
 pub use pins::Pin;
 pub use registry::{IsOwned, Registry};
+pub use upstream::UpstreamArgs;

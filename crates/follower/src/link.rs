@@ -1,12 +1,19 @@
 //! How a follower reaches a leader.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slipstream_proto::sync::admin_client::AdminClient;
 use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
 use slipstream_proto::sync::{FollowerIdentity, RenewLeaseRequest};
-use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use uuid::Uuid;
 
 /// A leader that does not answer within this is taken for silent.
@@ -50,16 +57,96 @@ impl FromStr for LeaderAddress {
     }
 }
 
+/// A connection on which every call says who this node is.
+pub(crate) type LeaderChannel = InterceptedService<Channel, ShowToken>;
+
+/// Puts this node's token into a call.
+#[derive(Clone)]
+pub(crate) struct ShowToken(Option<AsciiMetadataValue>);
+
+impl Interceptor for ShowToken {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(bearer) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", bearer.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Opens connections to leaders, as whom and how the node was told.
+#[derive(Clone)]
+pub struct Dialer {
+    /// By the leader's name; `None`: for every other one.
+    tokens: Arc<BTreeMap<Option<String>, String>>,
+    tls: ClientTlsConfig,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Tokens are secrets.
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// With tokens by leader, `None` standing for all others.
+    pub(crate) fn new(tokens: BTreeMap<Option<String>, String>, tls: ClientTlsConfig) -> Self {
+        Self {
+            tokens: Arc::new(tokens),
+            tls,
+        }
+    }
+
+    async fn channel(&self, leader: &str, url: &str) -> Result<LeaderChannel, Status> {
+        let token = self.tokens.get(&Some(leader.to_owned()));
+        let token = token.or_else(|| self.tokens.get(&None));
+        let bearer = token.map(|token| {
+            let bearer = format!("Bearer {token}").parse();
+            bearer.map_err(|_| Status::invalid_argument("--leader-token is not a token"))
+        });
+        let channel = connect(url, &self.tls).await?;
+        Ok(InterceptedService::new(
+            channel,
+            ShowToken(bearer.transpose()?),
+        ))
+    }
+
+    /// A client for the sync stream.
+    pub(crate) async fn sync_client(
+        &self,
+        leader: &str,
+        url: &str,
+    ) -> Result<MetadataSyncClient<LeaderChannel>, Status> {
+        let client = MetadataSyncClient::new(self.channel(leader, url).await?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// A client for attaching and detaching.
+    pub(crate) async fn admin_client(
+        &self,
+        leader: &str,
+        url: &str,
+    ) -> Result<AdminClient<LeaderChannel>, Status> {
+        Ok(AdminClient::new(self.channel(leader, url).await?))
+    }
+}
+
 /// Opens a connection to a leader.
-pub(crate) async fn connect(url: &str) -> Result<Channel, tonic::Status> {
+async fn connect(url: &str, tls: &ClientTlsConfig) -> Result<Channel, Status> {
     let unreachable = |error: &dyn std::error::Error| {
         let cause = error
             .source()
             .map(|source| format!(": {source}"))
             .unwrap_or_default();
-        tonic::Status::unavailable(format!("the leader at {url} does not answer{cause}"))
+        Status::unavailable(format!("the leader at {url} does not answer{cause}"))
     };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| unreachable(&error))?;
+    let mut endpoint =
+        Endpoint::from_shared(url.to_owned()).map_err(|error| unreachable(&error))?;
+    if url.starts_with("https://") {
+        let encrypted = endpoint.tls_config(tls.clone());
+        endpoint = encrypted.map_err(|error| unreachable(&error))?;
+    }
     endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -68,17 +155,6 @@ pub(crate) async fn connect(url: &str) -> Result<Channel, tonic::Status> {
         .connect()
         .await
         .map_err(|error| unreachable(&error))
-}
-
-/// A client for the sync stream.
-pub(crate) async fn sync_client(url: &str) -> Result<MetadataSyncClient<Channel>, tonic::Status> {
-    let client = MetadataSyncClient::new(connect(url).await?);
-    Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX))
-}
-
-/// A client for attaching and detaching.
-pub(crate) async fn admin_client(url: &str) -> Result<AdminClient<Channel>, tonic::Status> {
-    Ok(AdminClient::new(connect(url).await?))
 }
 
 /// Who this node is to its leaders.

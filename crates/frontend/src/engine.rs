@@ -1,6 +1,6 @@
 //! The middle of a node: what every door hands its requests to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use slipstream_model::{
-    ClusterName, Freshness, FreshnessRequirement, OverrideChange, PrincipalName, Timestamp,
+    ClusterName, DatabasePrincipal, Freshness, FreshnessRequirement, OverrideChange, PrincipalName,
+    Timestamp,
 };
 use slipstream_query::{Parameters, QueryStream, SessionIdentity};
 
 use crate::{
-    AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
+    Access, AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
     FollowerDescription, Invitation, InviteRequest, ServiceError,
 };
 
@@ -90,6 +91,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The followed databases of this node with their own settings.
     fn overrides(&self) -> Vec<FollowerDatabase> {
         Vec::new()
+    }
+
+    /// Who has which role in each database of the node: on a follower, what its own settings
+    /// make of what the leader says.
+    fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
+        BTreeMap::new()
     }
 
     /// Whether the node can answer queries.
@@ -170,6 +177,8 @@ pub struct SqlRequest {
     pub timeout: Option<Duration>,
     /// Which door and client, for the query log: `http 127.0.0.1:50123`.
     pub client: String,
+    /// Who asks, and what they may do. Set by [`AuthorizedEngine`](crate::AuthorizedEngine).
+    pub access: Access,
 }
 
 /// What came of a request.

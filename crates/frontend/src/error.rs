@@ -20,6 +20,10 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The state of things does not allow it: a followed database, a schema that changed.
     Conflict,
+    /// Nobody says who asks, or somebody whom the node does not know.
+    Unauthenticated,
+    /// Whoever asks may not do that.
+    Forbidden,
     /// This node only reads.
     ReadOnly,
     /// Another leader has taken over.
@@ -48,12 +52,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tests and tables.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Syntax,
         Self::InvalidArgument,
         Self::NotFound,
         Self::AlreadyExists,
         Self::Conflict,
+        Self::Unauthenticated,
+        Self::Forbidden,
         Self::ReadOnly,
         Self::Fenced,
         Self::Stale,
@@ -76,6 +82,8 @@ impl ErrorKind {
             Self::NotFound => (Code::NotFound, StatusCode::NOT_FOUND, "42P01"),
             Self::AlreadyExists => (Code::AlreadyExists, StatusCode::CONFLICT, "42710"),
             Self::Conflict => (Code::FailedPrecondition, StatusCode::CONFLICT, "55000"),
+            Self::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED, "28000"),
+            Self::Forbidden => (Code::PermissionDenied, StatusCode::FORBIDDEN, "42501"),
             Self::ReadOnly => (Code::PermissionDenied, StatusCode::FORBIDDEN, "25006"),
             Self::Fenced => (Code::FailedPrecondition, StatusCode::CONFLICT, "57P04"),
             Self::Stale => (

@@ -11,7 +11,6 @@ mod stream;
 mod ticket;
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -33,8 +32,9 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::gate::{self, visitor_of};
 use crate::metrics::Timer;
-use crate::{Engine, ServiceError, SqlRequest};
+use crate::{AuthorizedEngine, Gate, NodeIdentity, ServiceError, SqlRequest};
 use handle::Handle;
 
 /// A batch of an ingest, or of bound parameters, may be this large on the wire.
@@ -48,14 +48,16 @@ type DoGet = Result<Response<<FlightSql as FlightService>::DoGetStream>, Status>
 type Info = Result<Response<FlightInfo>, Status>;
 
 /// The service, over the wire.
-pub(crate) fn service(engine: Arc<dyn Engine>) -> FlightServiceServer<FlightSql> {
-    FlightServiceServer::new(FlightSql { engine }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+pub(crate) fn service(gate: &Gate) -> FlightServiceServer<FlightSql> {
+    let identity = gate.identity().clone();
+    FlightServiceServer::new(FlightSql { identity }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// The Flight SQL door.
+/// The Flight SQL door. It stands behind a gate, which puts the node as the caller may use it
+/// into each request.
 #[derive(Debug, Clone)]
 pub(crate) struct FlightSql {
-    engine: Arc<dyn Engine>,
+    identity: NodeIdentity,
 }
 
 impl FlightSql {
@@ -76,17 +78,17 @@ impl FlightSql {
     }
 
     /// Runs a query and streams its rows; the state they came from goes with the first message.
-    async fn stream(&self, request: SqlRequest) -> DoGet {
+    async fn stream(engine: &AuthorizedEngine, request: SqlRequest) -> DoGet {
         let timer = Timer::start("flight", "query");
-        let result = self.engine.execute(request).await;
+        let result = engine.execute(request).await;
         timer.finish(&result);
         Ok(Response::new(stream::encode(result?)))
     }
 
     /// Runs statements that write, and says how many rows they wrote.
-    async fn update(&self, request: SqlRequest) -> Result<i64, Status> {
+    async fn update(engine: &AuthorizedEngine, request: SqlRequest) -> Result<i64, Status> {
         let timer = Timer::start("flight", "update");
-        let result = self.engine.execute(request).await;
+        let result = engine.execute(request).await;
         timer.finish(&result);
         let answer = result?;
         let written = answer.rows_written;
@@ -103,16 +105,17 @@ impl FlightSql {
     /// is run here: clients are not bound to fetch an answer that they have no use for.
     async fn info_of<T: ProstMessageExt>(
         &self,
+        engine: &AuthorizedEngine,
         request: SqlRequest,
         ticket: T,
         descriptor: FlightDescriptor,
     ) -> Info {
-        let description = self.engine.describe(request.clone()).await?;
+        let description = engine.describe(request.clone()).await?;
         if description.is_query {
             return self.info(ticket, &description.schema, descriptor);
         }
         let timer = Timer::start("flight", "update");
-        let result = self.engine.execute(request).await;
+        let result = engine.execute(request).await;
         timer.finish(&result);
         let answer = result?;
         let metadata = stream::describe(&answer);
@@ -155,16 +158,24 @@ fn schema_bytes(schema: &Schema) -> Result<prost::bytes::Bytes, Status> {
 impl FlightSqlService for FlightSql {
     type FlightService = Self;
 
-    /// Nobody is authenticated in this version, so everybody is welcome.
+    /// Clients that know user and password come here first, with the token as password, and send
+    /// from then on what they are answered. Whoever gets here was authenticated already.
     async fn do_handshake(
         &self,
-        _request: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<FlightStream<HandshakeResponse>>, Status> {
+        let token = request.metadata().get("authorization");
+        let token = token.and_then(|value| gate::token_of(value.to_str().ok()?));
         let welcome = HandshakeResponse {
             protocol_version: 0,
             payload: Default::default(),
         };
-        Ok(Response::new(futures::stream::iter([Ok(welcome)]).boxed()))
+        let mut response = Response::new(futures::stream::iter([Ok(welcome)]).boxed());
+        let bearer = token.and_then(|token| format!("Bearer {token}").parse().ok());
+        if let Some(bearer) = bearer {
+            response.metadata_mut().insert("authorization", bearer);
+        }
+        Ok(response)
     }
 
     async fn get_flight_info_statement(
@@ -174,7 +185,8 @@ impl FlightSqlService for FlightSql {
     ) -> Info {
         let sql = request::sql(&request, query.query.clone())?;
         let ticket = ticket::of_query(&query.query);
-        self.info_of(sql, ticket, request.into_inner()).await
+        self.info_of(&visitor_of(&request)?, sql, ticket, request.into_inner())
+            .await
     }
 
     async fn do_get_statement(
@@ -183,7 +195,9 @@ impl FlightSqlService for FlightSql {
         request: Request<Ticket>,
     ) -> DoGet {
         match ticket::read(&ticket)? {
-            ticket::Content::Query(sql) => self.stream(request::sql(&request, sql)?).await,
+            ticket::Content::Query(sql) => {
+                Self::stream(&visitor_of(&request)?, request::sql(&request, sql)?).await
+            }
             ticket::Content::Answer(batch) => one_batch(Ok(batch)),
         }
     }
@@ -193,7 +207,11 @@ impl FlightSqlService for FlightSql {
         ticket: CommandStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        self.update(request::sql(&request, ticket.query)?).await
+        Self::update(
+            &visitor_of(&request)?,
+            request::sql(&request, ticket.query)?,
+        )
+        .await
     }
 
     async fn do_action_create_prepared_statement(
@@ -201,8 +219,7 @@ impl FlightSqlService for FlightSql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let description = self
-            .engine
+        let description = visitor_of(&request)?
             .describe(request::sql(&request, query.query.clone())?)
             .await?;
         // A statement without rows has no columns to announce: clients then run it as an update.
@@ -247,7 +264,8 @@ impl FlightSqlService for FlightSql {
         let handle = Handle::decode(&query.prepared_statement_handle)?;
         let mut sql = request::sql(&request, handle.sql().to_owned())?;
         sql.parameters = handle.row(0)?;
-        self.info_of(sql, query, request.into_inner()).await
+        self.info_of(&visitor_of(&request)?, sql, query, request.into_inner())
+            .await
     }
 
     async fn do_get_prepared_statement(
@@ -258,7 +276,7 @@ impl FlightSqlService for FlightSql {
         let handle = Handle::decode(&query.prepared_statement_handle)?;
         let mut sql = request::sql(&request, handle.sql().to_owned())?;
         sql.parameters = handle.row(0)?;
-        self.stream(sql).await
+        Self::stream(&visitor_of(&request)?, sql).await
     }
 
     async fn do_put_prepared_statement_update(
@@ -267,17 +285,17 @@ impl FlightSqlService for FlightSql {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let handle = Handle::decode(&query.prepared_statement_handle)?;
+        let engine = visitor_of(&request)?;
         let sql = request::sql(&request, handle.sql().to_owned())?;
         let parameters = handle::read_parameters(request.into_inner(), PARAMETER_ROWS_MAX).await?;
         let handle = handle.with_parameters(parameters);
         let mut written = 0;
         for row in 0..handle.row_count().max(1) {
-            written += self
-                .update(SqlRequest {
-                    parameters: handle.row(row)?,
-                    ..sql.clone()
-                })
-                .await?;
+            let request = SqlRequest {
+                parameters: handle.row(row)?,
+                ..sql.clone()
+            };
+            written += Self::update(&engine, request).await?;
         }
         Ok(written)
     }
@@ -288,9 +306,9 @@ impl FlightSqlService for FlightSql {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let timer = Timer::start("flight", "ingest");
+        let engine = visitor_of(&request)?;
         let database = request::database(&request);
-        let result =
-            ingest::of_command(&*self.engine, ticket, database, request.into_inner()).await;
+        let result = ingest::of_command(&engine, ticket, database, request.into_inner()).await;
         timer.finish(&result);
         let rows = result?.rows;
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))
@@ -338,7 +356,8 @@ impl FlightSqlService for FlightSql {
     }
 
     async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> DoGet {
-        let schemas = catalog::schemas(&*self.engine, &request).await?;
+        let engine = visitor_of(&request)?;
+        let schemas = catalog::schemas(&engine, &request).await?;
         let mut builder = query.into_builder();
         for schema in schemas {
             builder.append(catalog::CATALOG, schema);
@@ -356,10 +375,11 @@ impl FlightSqlService for FlightSql {
     }
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> DoGet {
+        let engine = visitor_of(&request)?;
         let mut builder = query.clone().into_builder();
-        for table in catalog::tables(&*self.engine, &request).await? {
+        for table in catalog::tables(&engine, &request).await? {
             let schema = if query.include_schema {
-                catalog::schema_of(&*self.engine, &request, &table).await?
+                catalog::schema_of(&engine, &request, &table).await?
             } else {
                 SchemaRef::new(Schema::empty())
             };
@@ -402,13 +422,13 @@ impl FlightSqlService for FlightSql {
         query: CommandGetSqlInfo,
         request: Request<FlightDescriptor>,
     ) -> Info {
-        let infos = catalog::sql_info(self.engine.identity())?;
+        let infos = catalog::sql_info(&self.identity)?;
         let schema = query.clone().into_builder(&infos).schema();
         self.info(query, &schema, request.into_inner())
     }
 
     async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _request: Request<Ticket>) -> DoGet {
-        let infos = catalog::sql_info(self.engine.identity())?;
+        let infos = catalog::sql_info(&self.identity)?;
         one_batch(query.into_builder(&infos).build())
     }
 
@@ -421,7 +441,8 @@ impl FlightSql {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<Response<FlightStream<PutResult>>, Status> {
         let timer = Timer::start("flight", "ingest");
-        let result = ingest::of_path(&*self.engine, request.into_inner()).await;
+        let engine = visitor_of(&request)?;
+        let result = ingest::of_path(&engine, request.into_inner()).await;
         timer.finish(&result);
         let receipt =
             serde_json::to_vec(&result?).map_err(|error| Status::internal(error.to_string()))?;

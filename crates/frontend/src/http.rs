@@ -8,19 +8,17 @@ mod kusto;
 mod node;
 mod sql;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, delete, get, post};
 
-use crate::Engine;
+use crate::Gate;
 
 /// The largest SQL request: a transaction of many `INSERT ... VALUES`. More is an ingest.
 const SQL_BYTES_MAX: usize = 64 << 20;
 
 /// Everything behind the HTTP port.
-pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
+pub(crate) fn router(gate: Gate) -> Router {
     Router::new()
         .route("/", get(node::about))
         .route(
@@ -53,7 +51,7 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
         .route("/readyz", get(node::ready))
         .route("/metrics", get(node::metrics))
         .fallback(node::unknown)
-        .with_state(engine)
+        .with_state(gate)
 }
 
 #[cfg(test)]

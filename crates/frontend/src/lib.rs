@@ -5,30 +5,37 @@
 //! nor follower.
 //!
 //! * [`Engine`] is what a node is, behind its doors.
+//! * [`Gate`] finds out who asks; [`AuthorizedEngine`] is the node as they may use it.
 //! * [`NodeServer`] takes the ports and serves.
 //! * [`ServiceError`] is every failure, with one table that says what each door calls it.
 //! * [`settings`] and [`runtime`] are what both programs share: flags, files, environment, clock,
 //!   signals, logging.
 
+mod access;
 mod engine;
 mod error;
 mod flight;
+mod gate;
 mod http;
 mod metrics;
 pub mod runtime;
 mod server;
 pub mod settings;
 mod sharing;
+mod tokens;
 pub mod wire;
 
+pub use access::{Access, Caller, ClusterPermission, Permission};
 pub use engine::{
     Answer, DatabaseReadiness, Description, Engine, IngestFormat, IngestReceipt, IngestRequest,
     IngestSource, NodeIdentity, NodeRole, Readiness, Reject, SqlRequest, TableMode, TextOptions,
 };
 pub use error::{ErrorKind, ServiceError};
+pub use gate::{AuthorizedEngine, Gate, caller_of};
 pub use server::{NodeServer, ServeError, ServerOptions};
 pub use sharing::{
     AttachRequest, AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource,
     FollowerDatabase, FollowerDescription, Invitation, InviteRequest, ProvisioningError,
     ProvisioningState, ShareOrigin,
 };
+pub use tokens::{NewToken, TokenFile, TokenFileError, TokenRecord, Tokens};

@@ -4,7 +4,8 @@
 //! below gets them as arguments.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -97,6 +98,8 @@ pub fn new_secret() -> Result<String, ServiceError> {
 pub fn init_telemetry(filter: &str, as_json: bool) -> Result<(), ServiceError> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| ServiceError::invalid(format!("--log '{filter}': {error}")))?;
+    // Both TLS libraries ask for one; there is only this one to choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -172,11 +175,13 @@ struct Announcement {
 /// When the file cannot be written.
 pub fn announce(settings: &NodeSettings, server: &NodeServer) -> std::io::Result<()> {
     let (grpc, http) = (server.grpc_addr(), server.http_addr());
+    let scheme = if server.has_tls() { "https" } else { "http" };
     tracing::info!(
         cluster = %settings.cluster,
         bucket = %settings.bucket,
         data_dir = %settings.data_dir.display(),
-        "listening for HTTP on http://{http} and for gRPC and Flight SQL on {grpc}"
+        tls = server.has_tls(),
+        "listening for HTTP on {scheme}://{http} and for gRPC and Flight SQL on {grpc}"
     );
     let announcement = Announcement {
         cluster: settings.cluster.to_string(),
@@ -184,10 +189,27 @@ pub fn announce(settings: &NodeSettings, server: &NodeServer) -> std::io::Result
         http: http.to_string(),
         pid: std::process::id(),
     };
-    // Beside and renamed: a script that waits for the file never reads half of it.
-    let beside = settings.data_dir.join("node.json.new");
-    std::fs::write(&beside, serde_json::to_vec_pretty(&announcement)?)?;
-    std::fs::rename(beside, settings.data_dir.join("node.json"))
+    replace_file(
+        &settings.data_dir.join("node.json"),
+        &serde_json::to_vec_pretty(&announcement)?,
+    )
+}
+
+/// Writes a file of the node's own beside itself and renames it: whoever reads it, and whatever
+/// happens meanwhile, it is the old file or the new one, whole. Only its owner can read it.
+///
+/// # Errors
+/// When it cannot be written; the old file is as it was.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut beside = tempfile::NamedTempFile::new_in(directory)?;
+    beside.write_all(bytes)?;
+    beside.as_file().sync_all()?;
+    beside.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(directory)?.sync_all()
 }
 
 /// The exit status of a program, its error said on standard error.

@@ -1,17 +1,26 @@
 //! Binds the ports, and serves all doors until told to stop.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_server::tls_rustls::RustlsConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use slipstream_proto::DESCRIPTORS;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
 
-use crate::{Engine, flight, http};
+use crate::settings::TlsFiles;
+use crate::{Gate, flight, http};
 
 /// Requests that still run when a node stops get this long to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -21,14 +30,16 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Where a node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// For gRPC and Flight SQL.
     pub grpc: SocketAddr,
     /// For HTTP.
     pub http: SocketAddr,
-    /// Listen also where other machines reach, although nobody is authenticated.
-    pub allow_remote_without_authentication: bool,
+    /// Listen also where other machines reach: callers need a token, or the user has said so.
+    pub allow_remote: bool,
+    /// The node's certificate; none: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
 }
 
 /// A node that cannot serve.
@@ -46,14 +57,23 @@ pub enum ServeError {
     },
     /// Other machines would be let in without a token.
     #[error(
-        "{address} can be reached by other machines, and this version authenticates nobody: \
-         listen on 127.0.0.1, or say {flag} ... --insecure-listen if the network itself is closed"
+        "{address} can be reached by other machines, and this node has no tokens, so it would let \
+         everybody in: make one with 'slipstream token create', listen on 127.0.0.1, or say {flag} \
+         ... --insecure-listen if the network itself is closed"
     )]
     Exposed {
         /// Where.
         address: SocketAddr,
         /// The flag that chose it.
         flag: &'static str,
+    },
+    /// The certificate or its key cannot be used.
+    #[error("{path}: {reason}", path = path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// Serving failed.
     #[error("serving failed: {0}")]
@@ -67,6 +87,7 @@ pub struct NodeServer {
     http: TcpListener,
     grpc_addr: SocketAddr,
     http_addr: SocketAddr,
+    tls: Option<LoadedTls>,
 }
 
 impl NodeServer {
@@ -75,7 +96,8 @@ impl NodeServer {
     /// # Errors
     /// When a port is taken, or reachable from elsewhere without leave.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServeError> {
-        let is_open = options.allow_remote_without_authentication;
+        let is_open = options.allow_remote;
+        let tls = options.tls.as_ref().map(LoadedTls::read).transpose()?;
         let (grpc, grpc_addr) = listen(options.grpc, "--grpc", is_open).await?;
         let (http, http_addr) = listen(options.http, "--http", is_open).await?;
         Ok(Self {
@@ -83,6 +105,7 @@ impl NodeServer {
             http,
             grpc_addr,
             http_addr,
+            tls,
         })
     }
 
@@ -96,6 +119,11 @@ impl NodeServer {
         self.http_addr
     }
 
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Serves all doors, and `services` beside them on the gRPC port, until `shutdown` fires.
     /// Then requests that run get a while to end.
     ///
@@ -103,19 +131,27 @@ impl NodeServer {
     /// When a server fails.
     pub async fn serve(
         self,
-        engine: Arc<dyn Engine>,
+        gate: Gate,
         services: Routes,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = services
-            .add_service(flight::service(Arc::clone(&engine)))
+            .add_service(InterceptedService::new(
+                flight::service(&gate),
+                gate.interceptor(),
+            ))
             .add_service(health_service)
             .add_service(reflection_v1()?)
             .add_service(reflection_v1alpha()?);
-        let watching = tokio::spawn(report_health(health, Arc::clone(&engine), shutdown.clone()));
+        let watching = tokio::spawn(report_health(health, gate.clone(), shutdown.clone()));
 
-        let grpc = tonic::transport::Server::builder()
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = &self.tls {
+            let fail = |error: tonic::transport::Error| ServeError::Serve(error.into());
+            server = server.tls_config(tls.grpc()).map_err(fail)?;
+        }
+        let grpc = server
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .tcp_nodelay(true)
             .add_routes(routes)
@@ -123,20 +159,12 @@ impl NodeServer {
                 TcpIncoming::from(self.grpc),
                 shutdown.clone().cancelled_owned(),
             );
-        let http = axum::serve(
-            self.http,
-            http::router(engine).into_make_service_with_connect_info::<SocketAddr>(),
-        )
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let http = serve_http(self.http, self.tls, gate, shutdown.clone());
         let both = async {
             let failed = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Serve(error);
             tokio::try_join!(
                 async { grpc.await.map_err(|error| failed(error.into())) },
-                async {
-                    http.into_future()
-                        .await
-                        .map_err(|error| failed(error.into()))
-                }
+                async { http.await.map_err(|error| failed(error.into())) }
             )
         };
         let late = async {
@@ -157,6 +185,96 @@ impl NodeServer {
     }
 }
 
+async fn serve_http(
+    listener: TcpListener,
+    tls: Option<LoadedTls>,
+    gate: Gate,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let handle = axum_server::Handle::new();
+    let stops = handle.clone();
+    let stopping = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        stops.graceful_shutdown(None);
+    });
+    let service = http::router(gate).into_make_service_with_connect_info::<SocketAddr>();
+    let listener = listener.into_std()?;
+    let served = match tls {
+        None => {
+            let server = axum_server::from_tcp(listener)?;
+            server.handle(handle).serve(service).await
+        }
+        Some(tls) => {
+            let config = RustlsConfig::from_pem(tls.certificate, tls.key).await?;
+            let server = axum_server::from_tcp_rustls(listener, config)?;
+            server.handle(handle).serve(service).await
+        }
+    };
+    stopping.abort();
+    served
+}
+
+/// The files of [`TlsFiles`], read and found to be what they should.
+struct LoadedTls {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for LoadedTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedTls").finish_non_exhaustive()
+    }
+}
+
+impl LoadedTls {
+    fn read(files: &TlsFiles) -> Result<Self, ServeError> {
+        let fail = |path: &Path, reason: String| ServeError::Tls {
+            path: path.to_owned(),
+            reason,
+        };
+        let read = |path: &Path| std::fs::read(path).map_err(|error| fail(path, error.to_string()));
+        let loaded = Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        };
+        let certificates = CertificateDer::pem_slice_iter(&loaded.certificate);
+        let certificates = certificates.collect::<Result<Vec<_>, _>>();
+        let certificates =
+            certificates.map_err(|error| fail(&files.certificate, error.to_string()))?;
+        if certificates.is_empty() {
+            let reason = "it holds no certificate in PEM".to_owned();
+            return Err(fail(&files.certificate, reason));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&loaded.key)
+            .map_err(|error| fail(&files.key, format!("no private key in PEM: {error}")))?;
+        rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|config| {
+                let config = config.with_no_client_auth();
+                config.with_single_cert(certificates, key)
+            })
+            .map_err(|error| {
+                let reason = format!("it does not go with {}: {error}", files.key.display());
+                fail(&files.certificate, reason)
+            })?;
+        Ok(loaded)
+    }
+
+    /// Followers show a certificate when asked; clients of Flight SQL need none.
+    fn grpc(&self) -> ServerTlsConfig {
+        let identity = Identity::from_pem(&self.certificate, &self.key);
+        let config = ServerTlsConfig::new().identity(identity);
+        match &self.client_ca {
+            None => config,
+            Some(ca) => config
+                .client_ca_root(Certificate::from_pem(ca))
+                .client_auth_optional(true),
+        }
+    }
+}
+
 async fn listen(
     address: SocketAddr,
     flag: &'static str,
@@ -166,7 +284,7 @@ async fn listen(
         if !is_open {
             return Err(ServeError::Exposed { address, flag });
         }
-        tracing::warn!(%address, "listening for other machines without authentication");
+        tracing::info!(%address, "listening for other machines");
     }
     let fail = |source| ServeError::Bind {
         address,
@@ -207,14 +325,10 @@ fn reflection_v1alpha() -> Result<
 }
 
 /// Keeps the gRPC health service (`""`, the whole server) in step with readiness.
-async fn report_health(
-    reporter: HealthReporter,
-    engine: Arc<dyn Engine>,
-    shutdown: CancellationToken,
-) {
+async fn report_health(reporter: HealthReporter, gate: Gate, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(HEALTH_INTERVAL);
     loop {
-        let status = if engine.readiness().ready && !shutdown.is_cancelled() {
+        let status = if gate.readiness(None).ready && !shutdown.is_cancelled() {
             tonic_health::ServingStatus::Serving
         } else {
             tonic_health::ServingStatus::NotServing

@@ -15,7 +15,7 @@ use slipstream_model::{Clock, ClusterName, Entropy};
 use slipstream_query::{ExtentAccess, QueryError, QueryOptions, QueryRuntime};
 use slipstream_storage::{BucketConnection, BucketPath, BucketUrl};
 
-use crate::NodeRole;
+use crate::{NodeRole, ServerOptions, TokenFileError, Tokens};
 
 /// Where everything goes when nothing is said: a leader and a follower started in one folder
 /// find each other.
@@ -81,8 +81,25 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", env = "SLIPSTREAM_QUERY_CONCURRENCY")]
     pub query_concurrency: Option<usize>,
 
-    /// Listen on an address that other machines reach, although this version does not
-    /// authenticate anybody.
+    /// The file with the tokens that let callers in; 'slipstream token' writes it. While there is
+    /// none, everybody on this machine is let in, and nobody else [default: DATA_DIR/tokens.json].
+    #[arg(long, value_name = "FILE", env = "SLIPSTREAM_TOKENS")]
+    pub tokens: Option<PathBuf>,
+
+    /// Certificate chain for gRPC and HTTP, as PEM; with it all connections are encrypted.
+    #[arg(long, value_name = "FILE", env = "SLIPSTREAM_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as PEM.
+    #[arg(long, value_name = "FILE", env = "SLIPSTREAM_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Ask nodes of other clusters for a certificate of this authority, as PEM (mutual TLS).
+    #[arg(long, value_name = "FILE", env = "SLIPSTREAM_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Listen on an address that other machines reach, although there are no tokens and
+    /// everybody is let in.
     #[arg(long, env = "SLIPSTREAM_INSECURE_LISTEN")]
     pub insecure_listen: bool,
 
@@ -120,6 +137,10 @@ pub struct NodeSettings {
     pub query_concurrency: usize,
     /// How many queries may wait.
     pub query_queue: usize,
+    /// The token file.
+    pub tokens: PathBuf,
+    /// The node's certificate; none: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
     /// Whether other machines may connect without authentication.
     pub insecure_listen: bool,
     /// What to log.
@@ -128,7 +149,40 @@ pub struct NodeSettings {
     pub log_json: bool,
 }
 
+/// A node's certificate, as files.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs the certificates of other clusters' nodes; none: they need none.
+    pub client_ca: Option<PathBuf>,
+}
+
 impl NodeSettings {
+    /// The tokens that let callers in.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn tokens(&self, clock: &Arc<dyn Clock>) -> Result<Arc<Tokens>, TokenFileError> {
+        Tokens::open(self.tokens.clone(), Arc::clone(clock)).map(Arc::new)
+    }
+
+    /// Where and how to listen.
+    pub fn server_options(&self, tokens: &Tokens) -> ServerOptions {
+        ServerOptions {
+            grpc: self.grpc,
+            http: self.http,
+            allow_remote: self.insecure_listen || tokens.are_required(),
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// Whether other clusters' nodes must show a certificate.
+    pub fn asks_nodes_for_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
     /// The query engine of a node, reading extents from its bucket.
     ///
     /// # Errors
@@ -206,11 +260,17 @@ impl NodeArgs {
                 "--query-concurrency: at least 1 is needed".into(),
             ));
         }
+        let data_dir = self.data_dir.or(file.data_dir);
+        let data_dir = data_dir.unwrap_or_else(|| root.join(cluster.as_str()));
+        let tokens = self.tokens.or(file.tokens);
         let settings = NodeSettings {
-            data_dir: self
-                .data_dir
-                .or(file.data_dir)
-                .unwrap_or(root.join(cluster.as_str())),
+            tokens: tokens.unwrap_or_else(|| data_dir.join("tokens.json")),
+            tls: tls_files(
+                self.tls_cert.or(file.tls_cert),
+                self.tls_key.or(file.tls_key),
+                self.tls_client_ca.or(file.tls_client_ca),
+            )?,
+            data_dir,
             cluster,
             bucket,
             grpc: self.grpc.or(file.grpc).unwrap_or(loopback(ports.0)),
@@ -236,6 +296,24 @@ impl NodeArgs {
             log_json: self.log_json || file.log_json,
         };
         Ok((settings, own))
+    }
+}
+
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, SettingsError> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            client_ca,
+        })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        _ => Err(SettingsError(
+            "--tls-cert and --tls-key go together, and --tls-client-ca needs both".into(),
+        )),
     }
 }
 

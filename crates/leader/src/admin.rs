@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use slipstream_frontend::ErrorKind;
 use slipstream_frontend::wire::{sharing_from_proto, sharing_to_proto};
+use slipstream_frontend::{ClusterPermission, ErrorKind, caller_of};
 use slipstream_model::{ClusterName, DatabaseId, InvalidName};
 use slipstream_proto::sync::admin_server::Admin;
 use slipstream_proto::sync::{
@@ -12,7 +12,7 @@ use slipstream_proto::sync::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, check_speaks_for};
 use crate::sharing::WantedFollower;
 use crate::sync::{check_bucket, status};
 
@@ -35,6 +35,7 @@ impl Admin for AdminService {
         &self,
         request: Request<AttachFollowerRequest>,
     ) -> Result<Response<AttachFollowerResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         check_bucket(&self.cluster, &request.bucket_id)?;
         let database = request.database_name.parse();
@@ -47,7 +48,11 @@ impl Admin for AdminService {
             sharing: sharing_from_proto(request.sharing),
             invitation: Some(request.invitation).filter(|token| !token.is_empty()),
         };
-        let record = self.cluster.attach_follower(wanted).await.map_err(status)?;
+        let record = self
+            .cluster
+            .attach_follower(wanted, &caller)
+            .await
+            .map_err(status)?;
         Ok(Response::new(AttachFollowerResponse {
             leader_cluster: self.cluster.name().to_string(),
             bucket_id: self.cluster.bucket().id().as_bytes().to_vec().into(),
@@ -65,11 +70,12 @@ impl Admin for AdminService {
         &self,
         request: Request<DetachFollowerRequest>,
     ) -> Result<Response<DetachFollowerResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let name = cluster_name(&request.follower_cluster)?;
         match self
             .cluster
-            .detach_follower(name, &request.configuration)
+            .detach_follower(name, &request.configuration, &caller)
             .await
         {
             // A follower that asks twice has what it wants.
@@ -83,8 +89,12 @@ impl Admin for AdminService {
         &self,
         request: Request<DescribeClusterRequest>,
     ) -> Result<Response<DescribeClusterResponse>, Status> {
+        let caller = caller_of(&request)?;
         let databases = match request.into_inner().follower {
-            None => self.describe(|_| true),
+            None => {
+                caller.check(ClusterPermission::Share).map_err(status)?;
+                self.describe(|_| true)
+            }
             Some(follower) => {
                 let name = cluster_name(&follower.cluster)?;
                 let catalog = self.cluster.catalog();
@@ -96,6 +106,7 @@ impl Admin for AdminService {
                         self.cluster.name()
                     ))
                 })?;
+                check_speaks_for(&caller, record).map_err(status)?;
                 self.describe(|id| record.follows(id))
             }
         };

@@ -11,8 +11,9 @@ use slipstream_catalog::{
     CatalogError, ClusterOp, ClusterState, ClusterWriter, CommitError, Committed, DatabaseOp,
     DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, WriterContext,
 };
-use slipstream_frontend::{ErrorKind, ServiceError};
-use slipstream_model::{Clock, ClusterName, DatabaseId, DatabaseName, Entropy};
+use slipstream_frontend::{Caller, ClusterPermission, ErrorKind, ServiceError};
+use slipstream_model::{Clock, ClusterName, DatabaseId, DatabaseName, EntityKind, Entropy};
+use slipstream_proto::sync::FollowerIdentity;
 use slipstream_storage::BucketWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -219,27 +220,32 @@ impl Cluster {
         }
     }
 
-    /// The configuration of a follower cluster, when it is attached to a database.
+    /// The configuration of a follower cluster, when it is attached to a database and the caller
+    /// may speak for it.
     ///
     /// # Errors
-    /// `NOT_FOUND` when it is not, or no longer.
-    pub fn attached(
+    /// `NOT_FOUND` when it is not, or no longer; `PERMISSION_DENIED` when somebody else attached
+    /// it.
+    pub(crate) fn attached(
         &self,
-        follower_cluster: &str,
-        configuration: &str,
+        follower: &FollowerIdentity,
         database: DatabaseId,
+        caller: &Caller,
     ) -> Result<FollowerRecord, Status> {
         let catalog = self.catalog();
-        let mut attached = catalog.followers_of(database).filter(|follower| {
-            follower.cluster.as_str() == follower_cluster && follower.configuration == configuration
+        let (cluster, configuration) = (&follower.cluster, &follower.configuration);
+        let mut attached = catalog.followers_of(database).filter(|known| {
+            known.cluster.as_str() == cluster && known.configuration == *configuration
         });
-        attached.next().cloned().ok_or_else(|| {
+        let record = attached.next().ok_or_else(|| {
             Status::not_found(format!(
-                "configuration '{configuration}' of cluster '{follower_cluster}' is not attached \
-                 to this database of cluster '{}'",
+                "configuration '{configuration}' of cluster '{cluster}' is not attached to this \
+                 database of cluster '{}'",
                 self.name()
             ))
-        })
+        })?;
+        check_speaks_for(caller, record)?;
+        Ok(record.clone())
     }
 
     /// Commits a change to the cluster's catalog.
@@ -332,6 +338,31 @@ impl Cluster {
     }
 }
 
+/// Refuses somebody who speaks for a follower that is not theirs. Whoever may share speaks for
+/// all.
+///
+/// # Errors
+/// `Forbidden`.
+pub(crate) fn check_speaks_for(
+    caller: &Caller,
+    record: &FollowerRecord,
+) -> Result<(), ServiceError> {
+    if record.principal.as_ref() == Some(&caller.principal) || caller.may(ClusterPermission::Share)
+    {
+        return Ok(());
+    }
+    let message = format!(
+        "configuration '{}' of cluster '{}' was attached by another principal than '{}': use that \
+         cluster's own token, or one with the cluster role Contributor",
+        record.configuration, record.cluster, caller.principal
+    );
+    Err(ServiceError::new(
+        ErrorKind::Forbidden,
+        "forbidden",
+        message,
+    ))
+}
+
 fn writer_context(context: &ClusterContext) -> WriterContext {
     WriterContext {
         writer: context.name.clone(),
@@ -415,8 +446,14 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
             OpError::TableExists(_) => (ErrorKind::AlreadyExists, "table_exists"),
             OpError::DatabaseExists(_) => (ErrorKind::AlreadyExists, "database_exists"),
             OpError::TableNotFound(_) => (ErrorKind::NotFound, "table_not_found"),
-            OpError::FunctionExists(_) => (ErrorKind::AlreadyExists, "function_exists"),
-            OpError::FunctionNotFound(_) => (ErrorKind::NotFound, "function_not_found"),
+            OpError::EntityExists(EntityKind::Function, _) => {
+                (ErrorKind::AlreadyExists, "function_exists")
+            }
+            OpError::EntityExists(..) => (ErrorKind::AlreadyExists, "table_exists"),
+            OpError::EntityNotFound(EntityKind::Function, _) => {
+                (ErrorKind::NotFound, "function_not_found")
+            }
+            OpError::EntityNotFound(..) => (ErrorKind::NotFound, "table_not_found"),
             OpError::DatabaseNotFound(_) => (ErrorKind::NotFound, "database_not_found"),
             OpError::DatabaseFollowed { .. } => (ErrorKind::Conflict, "database_followed"),
             OpError::SchemaChanged { .. } | OpError::TableDropped(_) => {

@@ -1,6 +1,6 @@
 //! The leader behind its doors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +10,16 @@ use async_trait::async_trait;
 use slipstream_catalog::{DatabaseOp, DatabaseState};
 use slipstream_follower::Registry;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, DatabaseDescription, DatabaseReadiness, Description, Engine,
-    ErrorKind, FollowerDatabase, FollowerDescription, IngestReceipt, IngestRequest, Invitation,
-    InviteRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
+    Answer, AttachRequest, Attachment, Caller, ClusterPermission, DatabaseDescription,
+    DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase, FollowerDescription,
+    IngestReceipt, IngestRequest, Invitation, InviteRequest, NodeIdentity, Permission, Readiness,
+    ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
-    DatabaseId, Freshness, FreshnessRequirement, OverrideChange, PrincipalName, TableId, TableName,
-    TableSchema, Timestamp, WhenStale,
+    DatabaseId, DatabasePrincipal, Freshness, FreshnessRequirement, OverrideChange, TableId,
+    TableName, TableSchema, Timestamp, WhenStale,
 };
-use slipstream_query::{
-    QueryInfo, QueryRuntime, QuerySession, QueryStream, SessionDatabases, SessionIdentity,
-    Statement,
-};
+use slipstream_query::{QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement};
 use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
 
@@ -76,14 +74,16 @@ impl LeaderEngine {
         &self.registry
     }
 
-    /// Who asks.
-    pub(crate) fn session_identity(&self) -> SessionIdentity {
-        self.identity.session(&PrincipalName::anonymous())
-    }
-
-    pub(crate) fn session(&self, databases: SessionDatabases) -> QuerySession {
+    /// A session of whoever sent the request, over these states.
+    pub(crate) fn session(
+        &self,
+        request: &SqlRequest,
+        databases: BTreeMap<String, DatabaseState>,
+    ) -> QuerySession {
+        let access = &request.access;
+        let databases = access.session(&self.identity, request.database.clone(), databases);
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
-        self.runtime.session(databases, Arc::new(view))
+        self.runtime.session(databases, access.view(Arc::new(view)))
     }
 
     pub(crate) fn ingest_context(
@@ -109,7 +109,7 @@ impl LeaderEngine {
     async fn resolve(
         &self,
         request: &SqlRequest,
-    ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
+    ) -> Result<(BTreeMap<String, DatabaseState>, Option<Freshness>), ServiceError> {
         let is_followed = self.follows(request.database.as_deref());
         let (mut databases, mut freshness) = if is_followed {
             self.registry.resolve(request).await?
@@ -128,11 +128,6 @@ impl LeaderEngine {
             let state = databases.get(name);
             freshness = state.map(|state| self.freshness(name, state));
         }
-        let databases = SessionDatabases {
-            default: request.database.clone(),
-            databases,
-            identity: self.session_identity(),
-        };
         Ok((databases, freshness))
     }
 
@@ -228,9 +223,10 @@ impl LeaderEngine {
         request: SqlRequest,
         statement: Statement,
     ) -> Result<Answer, ServiceError> {
+        check_query(&request)?;
         let (databases, freshness) = self.resolve(&request).await?;
-        let pins = self.registry.pin(&databases.databases);
-        let session = self.session(databases);
+        let pins = self.registry.pin(&databases);
+        let session = self.session(&request, databases);
         let plan = session.plan_read_only(statement).await?;
         let plan = session.bind(plan, request.parameters)?;
         let info = QueryInfo {
@@ -314,6 +310,12 @@ fn acknowledgement_schema() -> SchemaRef {
     ]))
 }
 
+/// A query reads the request's database, whatever else it names.
+fn check_query(request: &SqlRequest) -> Result<(), ServiceError> {
+    let database = request.database.as_deref();
+    database.map_or(Ok(()), |name| request.access.check(name, Permission::Query))
+}
+
 fn invalid(error: impl std::fmt::Display) -> ServiceError {
     ServiceError::new(
         ErrorKind::InvalidArgument,
@@ -364,6 +366,10 @@ impl Engine for LeaderEngine {
         match classify(&request.sql)? {
             Request::Query(statement) => self.query(request, statement).await,
             Request::Database(statement) => {
+                request
+                    .access
+                    .caller()
+                    .check(ClusterPermission::ManageDatabases)?;
                 self.acknowledge(transaction::change_database(self, &statement).await?)
             }
             Request::Changes(statements) => {
@@ -378,9 +384,12 @@ impl Engine for LeaderEngine {
     async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
         let parsed = classify(&request.sql)?;
         let (databases, _) = self.resolve(&request).await?;
-        let session = self.session(databases);
+        let session = self.session(&request, databases);
         let (plan, is_query) = match parsed {
-            Request::Query(statement) => (session.plan_read_only(statement).await?, true),
+            Request::Query(statement) => {
+                check_query(&request)?;
+                (session.plan_read_only(statement).await?, true)
+            }
             Request::Changes(mut statements) if statements.len() == 1 => {
                 let statement = statements.remove(0);
                 if !transaction::needs_plan(&statement) {
@@ -507,6 +516,13 @@ impl Engine for LeaderEngine {
         self.registry.overrides()
     }
 
+    fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
+        let mut all = self.registry.principals();
+        let owned = self.cluster.states().into_iter();
+        all.extend(owned.map(|(name, state)| (name, state.principals().to_vec())));
+        all
+    }
+
     fn databases(&self) -> Vec<DatabaseDescription> {
         let owned = self.cluster.database_descriptions().into_iter();
         owned.chain(self.registry.databases()).collect()
@@ -522,7 +538,11 @@ impl Engine for LeaderEngine {
         configuration: &str,
     ) -> Result<(), ServiceError> {
         let cluster = cluster.parse().map_err(ServiceError::invalid_name)?;
-        self.cluster.detach_follower(cluster, configuration).await
+        // Whoever comes this way may share, and so speak for any follower.
+        let caller = Caller::local();
+        self.cluster
+            .detach_follower(cluster, configuration, &caller)
+            .await
     }
 
     async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {

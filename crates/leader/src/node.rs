@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use slipstream_follower::{Attachments, FollowContext, IsOwned, LeaderAddress, NodeName, Registry};
+use slipstream_follower::{
+    Attachments, Dialer, FollowContext, IsOwned, LeaderAddress, NodeName, Registry, UpstreamArgs,
+};
 use slipstream_frontend::runtime::{self, SystemClock};
 use slipstream_frontend::settings::{NodeArgs, NodeSettings};
-use slipstream_frontend::{Engine, NodeIdentity, NodeRole, NodeServer, ServerOptions};
+use slipstream_frontend::{Gate, NodeIdentity, NodeRole, NodeServer};
 use slipstream_model::Clock;
 use slipstream_proto::sync::admin_server::AdminServer;
 use slipstream_proto::sync::metadata_sync_server::MetadataSyncServer;
 use slipstream_storage::{BucketConnection, BucketWriter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::ingest::IngestOptions;
 use crate::{AdminService, Cluster, ClusterContext, LeaderEngine, SyncService};
@@ -24,14 +28,9 @@ pub struct LeaderArgs {
     #[command(flatten)]
     pub node: NodeArgs,
 
-    /// Another cluster whose databases this one may follow; may be given several times.
-    #[arg(
-        long = "leader",
-        value_name = "NAME=GRPC_URL",
-        env = "SLIPSTREAM_LEADER",
-        value_delimiter = ','
-    )]
-    pub leaders: Vec<LeaderAddress>,
+    /// Other clusters whose databases this one may follow.
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
 }
 
 /// Runs a leader until it is told to stop.
@@ -39,33 +38,26 @@ pub struct LeaderArgs {
 /// # Errors
 /// When settings make no sense, a port is taken, or the bucket cannot be opened for writing.
 pub async fn run(args: LeaderArgs) -> anyhow::Result<()> {
-    let (settings, own) = args.node.resolve(NodeRole::Leader, &["leader"])?;
-    let leaders = if args.leaders.is_empty() {
-        slipstream_follower::leaders_of_file(&own)?.unwrap_or_default()
-    } else {
-        args.leaders
-    };
+    let (settings, own) = args.node.resolve(NodeRole::Leader, &UpstreamArgs::KEYS)?;
+    let (leaders, dialer) = args.upstream.resolve(&own)?;
     runtime::init_telemetry(&settings.log, settings.log_json)?;
     let shutdown = runtime::shutdown_signal();
     let clock = Arc::new(SystemClock::default());
-    serve(settings, leaders, clock, shutdown).await
+    serve(settings, leaders, dialer, clock, shutdown).await
 }
 
 async fn serve(
     settings: NodeSettings,
     leaders: Vec<LeaderAddress>,
+    dialer: Dialer,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(&settings.data_dir)
         .with_context(|| format!("cannot make --data-dir {}", settings.data_dir.display()))?;
     // Ports first: a second leader started by mistake then fails before it fences the first.
-    let server = NodeServer::bind(ServerOptions {
-        grpc: settings.grpc,
-        http: settings.http,
-        allow_remote_without_authentication: settings.insecure_listen,
-    })
-    .await?;
+    let tokens = settings.tokens(&clock)?;
+    let server = NodeServer::bind(settings.server_options(&tokens)).await?;
 
     let entropy = runtime::entropy_from_os();
     let bucket = BucketWriter::open(&settings.bucket, Arc::clone(&clock), entropy.clone()).await?;
@@ -79,6 +71,7 @@ async fn serve(
             cluster: settings.cluster.to_string(),
             node: entropy.uuid(),
         },
+        dialer,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
@@ -105,15 +98,15 @@ async fn serve(
     let is_owned: IsOwned = Arc::new(move |name| owner.catalog().database(name).is_some());
     let registry = Registry::start(identity.clone(), leaders, attachments, context, is_owned);
     let engine = LeaderEngine::new(identity, Arc::clone(&cluster), registry, query, ingest);
-    let services = tonic::service::Routes::new(MetadataSyncServer::new(SyncService::new(
-        Arc::clone(&cluster),
-    )))
-    .add_service(AdminServer::new(AdminService::new(Arc::clone(&cluster))));
+    let gate = Gate::new(Arc::new(engine), tokens)
+        .asking_nodes_for_certificates(settings.asks_nodes_for_certificates());
+    let sync = MetadataSyncServer::new(SyncService::new(Arc::clone(&cluster)));
+    let admin = AdminServer::new(AdminService::new(Arc::clone(&cluster)));
+    let services = Routes::new(InterceptedService::new(sync, gate.node_interceptor()))
+        .add_service(InterceptedService::new(admin, gate.node_interceptor()));
 
     runtime::announce(&settings, &server)?;
-    let served = server
-        .serve(Arc::new(engine) as Arc<dyn Engine>, services, shutdown)
-        .await;
+    let served = server.serve(gate, services, shutdown).await;
     cluster.close().await;
     tasks.close();
     runtime::drain(&tasks).await;

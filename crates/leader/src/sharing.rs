@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use slipstream_catalog::{ClusterOp, DatabaseState, FollowerRecord, InvitationRecord};
 use slipstream_frontend::{
-    DatabaseDescription, ErrorKind, FollowerDescription, Invitation, InviteRequest,
-    ProvisioningState, ServiceError, ShareOrigin, runtime,
+    Caller, ClusterPermission, DatabaseDescription, ErrorKind, FollowerDescription, Invitation,
+    InviteRequest, ProvisioningState, ServiceError, ShareOrigin, runtime,
 };
 use slipstream_model::{
     ALL_DATABASES, AttachTerms, ClusterName, DatabaseAccessMode, DatabaseId, DatabaseSelection,
-    Digest, EntityKind, TableLevelSharing, Timestamp,
+    Digest, EntityKind, TableLevelSharing,
 };
 use uuid::Uuid;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, check_speaks_for};
 
 /// How long an invitation can be used when nothing is said.
 const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -44,7 +44,18 @@ impl Cluster {
     pub(crate) async fn attach_follower(
         &self,
         wanted: WantedFollower,
+        caller: &Caller,
     ) -> Result<FollowerRecord, ServiceError> {
+        // An invitation stands for the right that its bearer does not have.
+        if wanted.invitation.is_none() {
+            caller.check(ClusterPermission::Share)?;
+        }
+        if let Some(known) = self
+            .catalog()
+            .follower(&wanted.cluster, &wanted.configuration)
+        {
+            check_speaks_for(caller, known)?;
+        }
         self.check_location(&wanted)?;
         let terms = AttachTerms {
             sharing: wanted.sharing.clone(),
@@ -68,6 +79,7 @@ impl Cluster {
             database_id,
             sharing: Arc::new(sharing),
             invitation,
+            principal: Some(caller.principal.clone()),
             attached_at: self.clock().now(),
         };
         self.commit(ClusterOp::AttachFollower(record.clone()))
@@ -144,7 +156,11 @@ impl Cluster {
         &self,
         cluster: ClusterName,
         configuration: &str,
+        caller: &Caller,
     ) -> Result<(), ServiceError> {
+        if let Some(known) = self.catalog().follower(&cluster, configuration) {
+            check_speaks_for(caller, known)?;
+        }
         let detach = ClusterOp::DetachFollower {
             follower_cluster: cluster.clone(),
             configuration: configuration.to_owned(),
@@ -182,7 +198,7 @@ impl Cluster {
         if life > INVITATION_LIFE_MAX {
             return Err(ServiceError::invalid("an invitation lives at most a year"));
         }
-        let expires_at = later(self.clock().now(), life);
+        let expires_at = self.clock().now().plus(life);
         let token = runtime::new_secret()?;
         let id = self.entropy().uuid();
         let invitation = InvitationRecord {
@@ -279,7 +295,7 @@ fn check_matches(sharing: &TableLevelSharing, state: &DatabaseState) -> Result<(
                 EntityKind::Table => state.tables().any(|table| fits(table.name.as_str())),
                 EntityKind::Function => {
                     let mut functions = state.functions();
-                    functions.any(|known| fits(known.function.name.as_str()))
+                    functions.any(|known| fits(known.entity.name.as_str()))
                 }
                 EntityKind::ExternalTable | EntityKind::MaterializedView => false,
             };
@@ -301,9 +317,4 @@ fn invalid_terms(error: slipstream_model::InvalidTerms) -> ServiceError {
         "invalid_sharing",
         error.to_string(),
     )
-}
-
-fn later(now: Timestamp, by: Duration) -> Timestamp {
-    let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(now.as_micros().saturating_add(micros))
 }

@@ -12,12 +12,12 @@ use futures::stream::BoxStream;
 use slipstream_catalog::{
     Commit, Committed, DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, Redactor,
 };
-use slipstream_frontend::{ErrorKind, ServiceError};
+use slipstream_frontend::{Caller, ErrorKind, ServiceError, caller_of};
 use slipstream_model::{BucketId, DatabaseId, Digest, Version};
 use slipstream_proto::sync::metadata_sync_server::MetadataSync;
 use slipstream_proto::sync::{
-    CheckpointReference, Heartbeat, RenewLeaseRequest, RenewLeaseResponse, SubscribeRequest,
-    SyncEvent, Welcome, sync_event,
+    CheckpointReference, FollowerIdentity, Heartbeat, RenewLeaseRequest, RenewLeaseResponse,
+    SubscribeRequest, SyncEvent, Welcome, sync_event,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,13 +57,12 @@ impl MetadataSync for SyncService {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         check_bucket(&self.cluster, &request.bucket_id)?;
-        let record = self
-            .cluster
-            .attached(&follower.cluster, &follower.configuration, database)?;
+        let record = self.cluster.attached(&follower, database, &caller)?;
         let writer = self.cluster.writer(database).map_err(status)?;
         let subscription = writer.subscribe();
         let position = Position {
@@ -77,6 +76,8 @@ impl MetadataSync for SyncService {
             cluster: Arc::clone(&self.cluster),
             reader: DatabaseReader::new(self.cluster.bucket().reader().clone(), database),
             database,
+            follower,
+            caller,
             record,
             writer,
             sender,
@@ -93,11 +94,11 @@ impl MetadataSync for SyncService {
         &self,
         request: Request<RenewLeaseRequest>,
     ) -> Result<Response<RenewLeaseResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
-        self.cluster
-            .attached(&follower.cluster, &follower.configuration, database)?;
+        self.cluster.attached(&follower, database, &caller)?;
         let node = Uuid::from_slice(&follower.node_id)
             .map_err(|_| Status::invalid_argument("a node id has 16 bytes"))?;
         let lease = Lease {
@@ -174,6 +175,9 @@ struct Stream {
     cluster: Arc<Cluster>,
     reader: DatabaseReader,
     database: DatabaseId,
+    /// Who follows, and who says so.
+    follower: FollowerIdentity,
+    caller: Arc<Caller>,
     /// The attachment that the follower came by; when it changes, the stream ends.
     record: FollowerRecord,
     writer: DatabaseWriter,
@@ -307,11 +311,9 @@ impl Stream {
 
     async fn check_attached(&self) -> Result<(), Ended> {
         let record = &self.record;
-        let attached = self.cluster.attached(
-            record.cluster.as_str(),
-            &record.configuration,
-            self.database,
-        );
+        let attached = self
+            .cluster
+            .attached(&self.follower, self.database, &self.caller);
         match attached {
             Ok(now) if now == *record => Ok(()),
             Ok(_) => {

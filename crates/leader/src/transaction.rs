@@ -6,6 +6,7 @@
 //! commit, all together.
 
 mod entities;
+mod permission;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,9 +17,9 @@ use datafusion::sql::sqlparser::ast::{
     AlterTableOperation, ColumnOption, ObjectName, ObjectType, Statement,
 };
 use slipstream_catalog::{Committed, DatabaseOp, DatabaseState, OpError};
-use slipstream_frontend::{ErrorKind, ServiceError, SqlRequest};
+use slipstream_frontend::{ErrorKind, Permission, ServiceError, SqlRequest};
 use slipstream_model::{DatabaseName, TableId, TableName, TableSchema};
-use slipstream_query::{QueryInfo, QuerySession, SessionDatabases};
+use slipstream_query::{QueryInfo, QuerySession};
 use slipstream_storage::check_storable;
 
 use crate::cluster::commit_error;
@@ -198,6 +199,10 @@ impl<'a> Transaction<'a> {
         {
             return result;
         }
+        // Planning looks into tables: what it says of them is for those who may read them.
+        if let Some(database) = &self.request.database {
+            self.request.access.check(database, Permission::Query)?;
+        }
         let session = self.session();
         let plan = session.plan(statement).await?;
         let plan = session.bind(plan, self.request.parameters.clone())?;
@@ -334,6 +339,7 @@ impl<'a> Transaction<'a> {
         schema: &TableSchema,
         input: datafusion::logical_expr::LogicalPlan,
     ) -> Result<(), ServiceError> {
+        self.check_insert(table)?;
         let info = QueryInfo {
             text: self.request.sql.clone(),
             client: self.request.client.clone(),
@@ -355,12 +361,23 @@ impl<'a> Transaction<'a> {
         })
     }
 
+    /// Refuses rows before they are written, rather than when they are to be committed.
+    fn check_insert(&self, table: TableId) -> Result<(), ServiceError> {
+        let Some((name, _)) = &self.database else {
+            return Ok(());
+        };
+        let permission = permission::permission_to_add(table, &self.ops);
+        self.request.access.check(name, permission)
+    }
+
     /// Notes a change, and moves the state on that later statements see.
     fn add(&mut self, op: DatabaseOp) -> Result<(), ServiceError> {
-        let (_, state) = self
+        let (name, state) = self
             .database
             .as_mut()
             .expect("the database is known before any change");
+        let permission = permission::permission_for(&op, state, &self.ops);
+        self.request.access.check(name, permission)?;
         *state = state.preview(std::slice::from_ref(&op)).map_err(rejected)?;
         self.ops.push(op);
         Ok(())
@@ -373,12 +390,7 @@ impl<'a> Transaction<'a> {
         if let Some((name, state)) = &self.database {
             databases.insert(name.clone(), state.clone());
         }
-        let default = self.request.database.clone();
-        self.engine.session(SessionDatabases {
-            default,
-            databases,
-            identity: self.engine.session_identity(),
-        })
+        self.engine.session(self.request, databases)
     }
 
     /// The state of the transaction's database, by the name a statement gives it. The first
@@ -394,6 +406,7 @@ impl<'a> Transaction<'a> {
                             .to_owned(),
                     )
                 })?;
+            self.request.access.check_sees(name)?;
             let id = self.engine.owned(name)?;
             let state = self.engine.cluster().writer(id)?.state();
             self.database = Some((name.to_owned(), state));

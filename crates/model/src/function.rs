@@ -1,5 +1,7 @@
 //! What a database holds beside tables: stored functions, and policies of its tables.
 
+use std::time::Duration;
+
 use arrow::datatypes::FieldRef;
 
 use crate::{CachingPolicy, FunctionName};
@@ -91,6 +93,25 @@ pub struct RowLevelSecurity {
     pub predicate: String,
 }
 
+/// How long rows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    /// Extents whose newest row was taken in longer ago than this may be removed.
+    pub soft_delete_period: Duration,
+    /// Whether what was removed can be brought back for a while.
+    pub is_recoverable: bool,
+}
+
+impl Default for RetentionPolicy {
+    /// Kusto's: a thousand years, recoverable (*Retention policy*).
+    fn default() -> Self {
+        Self {
+            soft_delete_period: Duration::from_secs(365_000 * 24 * 60 * 60),
+            is_recoverable: true,
+        }
+    }
+}
+
 /// The policies of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TablePolicies {
@@ -98,6 +119,8 @@ pub struct TablePolicies {
     pub caching: Option<CachingPolicy>,
     /// Which rows are shown to whom; all to everybody when there is none.
     pub row_level_security: Option<RowLevelSecurity>,
+    /// How long rows are kept; the database's when there is none.
+    pub retention: Option<RetentionPolicy>,
 }
 
 #[cfg(test)]

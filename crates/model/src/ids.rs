@@ -72,8 +72,8 @@ uuid_id!(
     TableId
 );
 uuid_id!(
-    /// One stored function; one dropped and created again has a new id.
-    FunctionId
+    /// One stored function or external table; one dropped and created again has a new id.
+    EntityId
 );
 uuid_id!(
     /// One immutable Parquet file. Time-ordered (UUID version 7), so ids of one ingest are close.

@@ -22,6 +22,7 @@
 
 mod digest;
 mod extent;
+mod external;
 mod freshness;
 mod function;
 mod ids;
@@ -36,12 +37,13 @@ mod time;
 
 pub use digest::{Digest, DigestBuilder, DigestParseError};
 pub use extent::{ColumnStatistics, Extent, SortOrder};
+pub use external::{EXTERNAL_LOCATIONS_MAX, ExternalFormat, ExternalTable, InvalidExternalTable};
 pub use freshness::{Freshness, FreshnessRequirement, WhenStale};
 pub use function::{
     FUNCTION_BODY_CHARS_MAX, FUNCTION_PARAMETERS_MAX, FunctionParameter, InvalidFunction,
-    RowLevelSecurity, StoredFunction, TablePolicies,
+    RetentionPolicy, RowLevelSecurity, StoredFunction, TablePolicies,
 };
-pub use ids::{BucketId, CommitId, DatabaseId, Epoch, ExtentId, FunctionId, TableId, Version};
+pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId, Version};
 pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,

@@ -31,8 +31,8 @@ thread_local! {
 /// Makes the functions of a database callable in a session.
 pub(crate) fn register(state: &mut SessionState, database: &DatabaseState) {
     for known in database.functions() {
-        let call = Call(Arc::clone(&known.function));
-        state.register_udtf(known.function.name.as_str(), Arc::new(call));
+        let call = Call(Arc::clone(&known.entity));
+        state.register_udtf(known.entity.name.as_str(), Arc::new(call));
     }
 }
 

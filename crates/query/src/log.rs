@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use slipstream_model::{Clock, Timestamp};
 use uuid::Uuid;
 
-use crate::QueryError;
 use crate::counters::{QueryCounters, QueryStatistics};
+use crate::{QueryError, QueryInfo};
 
 /// Ended queries that are remembered. With texts cut at [`TEXT_BYTES_MAX`], 4 MiB at most.
 const ENDED_KEPT_MAX: usize = 1_000;
@@ -47,6 +47,7 @@ pub(crate) struct QueryRow {
     pub(crate) database: Option<String>,
     pub(crate) text: String,
     pub(crate) client: String,
+    pub(crate) principal: String,
     pub(crate) state: QueryState,
     pub(crate) started_on: Timestamp,
     pub(crate) duration: Duration,
@@ -87,16 +88,16 @@ impl QueryLog {
     pub(crate) fn begin(
         self: &Arc<Self>,
         id: Uuid,
-        database: Option<String>,
-        text: &str,
-        client: String,
+        info: QueryInfo,
+        principal: String,
     ) -> QueryEntry {
         let counters = Arc::<QueryCounters>::default();
         let row = QueryRow {
             id,
-            database,
-            text: cut(text),
-            client,
+            database: info.database,
+            text: cut(&info.text),
+            client: info.client,
+            principal,
             state: QueryState::Queued,
             started_on: self.clock.now(),
             duration: Duration::ZERO,
@@ -228,11 +229,15 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let log = QueryLog::new(Arc::clone(&clock) as Arc<dyn Clock>);
         let entropy = Entropy::from_seed(1);
-        let running = log.begin(entropy.uuid(), None, "long", String::new());
+        let info = |text: &str| QueryInfo {
+            text: text.to_owned(),
+            ..QueryInfo::default()
+        };
+        let running = log.begin(entropy.uuid(), info("long"), String::new());
         running.run();
         for number in 0..ENDED_KEPT_MAX + 5 {
             clock.advance(Duration::from_millis(1));
-            log.begin(entropy.uuid(), None, &number.to_string(), String::new())
+            log.begin(entropy.uuid(), info(&number.to_string()), String::new())
                 .complete();
         }
         let rows = log.rows();
@@ -252,7 +257,11 @@ mod tests {
     fn a_query_that_nobody_ended_was_cancelled() {
         let log = QueryLog::new(Arc::new(ManualClock::new(Timestamp::from_micros(0))));
         let text = "é".repeat(TEXT_BYTES_MAX);
-        drop(log.begin(Uuid::nil(), None, &text, String::new()));
+        let info = QueryInfo {
+            text,
+            ..QueryInfo::default()
+        };
+        drop(log.begin(Uuid::nil(), info, String::new()));
         let rows = log.rows();
         assert_eq!(rows[0].state, QueryState::Cancelled);
         assert_eq!(rows[0].text.len(), TEXT_BYTES_MAX);

@@ -56,6 +56,8 @@ pub struct SessionDatabases {
     pub default: Option<String>,
     /// Every database that can be named, by its name on this node.
     pub databases: BTreeMap<String, DatabaseState>,
+    /// Databases whose rows cannot be read, and of which the system tables tell nevertheless.
+    pub metadata_only: BTreeMap<String, DatabaseState>,
     /// Who asks.
     pub identity: SessionIdentity,
 }

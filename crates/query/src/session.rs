@@ -114,15 +114,14 @@ impl QuerySession {
         databases: SessionDatabases,
         cluster: Arc<dyn ClusterView>,
     ) -> Self {
-        let system = SystemSchema::new(
-            databases.databases.clone(),
-            cluster,
-            Arc::clone(&runtime.log),
-        );
+        let mut visible = databases.metadata_only.clone();
+        visible.extend(databases.databases.clone());
+        let system = SystemSchema::new(visible, cluster, Arc::clone(&runtime.log));
         let SessionDatabases {
             default,
             databases,
             identity,
+            ..
         } = databases;
         let names = Namespace::new(default.clone(), &databases, system, &runtime);
         let mut state = runtime.base.clone();
@@ -317,10 +316,9 @@ impl QuerySession {
     ) -> Result<QueryStream, QueryError> {
         let runtime = &self.runtime;
         let id = runtime.entropy.uuid_at(runtime.clock.now());
-        let entry = runtime
-            .log
-            .begin(id, info.database, &info.text, info.client);
-        let deadline = Deadline::new(Arc::clone(&runtime.clock), runtime.timeout(info.timeout));
+        let timeout = runtime.timeout(info.timeout);
+        let entry = runtime.log.begin(id, info, self.principal());
+        let deadline = Deadline::new(Arc::clone(&runtime.clock), timeout);
         match self.prepare(&plan, &entry, &deadline).await {
             Ok((physical, slot, state)) => {
                 let schema = output_schema(&plan, &physical.schema());
@@ -340,6 +338,12 @@ impl QuerySession {
                 Err(error)
             }
         }
+    }
+
+    fn principal(&self) -> String {
+        let options = &self.state.config().options().extensions;
+        let identity = options.get::<IdentityOptions>();
+        identity.map_or_else(String::new, |identity| identity.principal.clone())
     }
 
     async fn prepare(

@@ -45,7 +45,7 @@ impl SystemSchema {
             "extents" => tables::extents(databases),
             "followers" => tables::followers(cluster),
             "leases" => tables::leases(cluster),
-            "queries" => tables::queries(Arc::clone(&self.log)),
+            "queries" => tables::queries(Arc::clone(&self.log), cluster),
             _ => return None,
         })
     }

@@ -16,6 +16,12 @@ pub trait ClusterView: fmt::Debug + Send + Sync {
 
     /// Which follower nodes read which versions; empty on a follower.
     fn leases(&self) -> Vec<LeaseRow>;
+
+    /// Whether whoever asks may see a principal's queries.
+    fn shows_query_of(&self, principal: &str) -> bool {
+        let _ = principal;
+        true
+    }
 }
 
 /// A row of `slipstream.databases`.

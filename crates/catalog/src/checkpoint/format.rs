@@ -5,21 +5,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
-    BucketId, CachingPolicy, DatabaseId, Digest, Epoch, Extent, FunctionId, TableId, TableName,
-    TablePolicies, TableSchema, Timestamp, Version,
+    BucketId, CachingPolicy, DatabaseId, DatabasePrincipal, Digest, EntityId, Epoch, Extent,
+    ExternalTable, RetentionPolicy, StoredFunction, TableId, TableName, TablePolicies, TableSchema,
+    Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
 use uuid::Uuid;
 
 use crate::codec::{
-    Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto, fixed,
-    function_from_proto, function_to_proto, name, required, schema_from_proto, schema_to_proto,
-    security_from_proto, security_to_proto, to_bytes,
+    Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto,
+    external_from_proto, external_to_proto, fixed, function_from_proto, function_to_proto, name,
+    principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
+    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
 };
 use crate::extents::{Removed, Segment};
 use crate::log::{Chain, LogState};
-use crate::{DatabaseState, FunctionState, LogDefect, TableState};
+use crate::{DatabaseState, LogDefect, Stored, TableState};
 
 const ROOT_MAGIC: &[u8; 8] = b"SLPCKR01";
 const SEGMENT_MAGIC: &[u8; 8] = b"SLPCKS01";
@@ -30,8 +32,11 @@ const NEWEST_MAGIC: &[u8; 8] = b"SLPCKN01";
 pub(crate) struct Root {
     pub(crate) chain: Chain,
     pub(crate) tables: Vec<RootTable>,
-    pub(crate) functions: Vec<FunctionState>,
+    pub(crate) functions: Vec<Stored<StoredFunction>>,
+    pub(crate) external_tables: Vec<Stored<ExternalTable>>,
     pub(crate) caching: Option<CachingPolicy>,
+    pub(crate) retention: Option<RetentionPolicy>,
+    pub(crate) principals: Vec<DatabasePrincipal>,
 }
 
 #[derive(Debug)]
@@ -72,26 +77,48 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
         tables: state.tables().map(|table| table_to_proto(table)).collect(),
         functions: state.functions().map(function_state_to_proto).collect(),
         caching_policy: state.caching_policy().map(caching_to_proto),
+        principals: state.principals().iter().map(principal_to_proto).collect(),
+        retention_policy: state.retention_policy().as_ref().map(retention_to_proto),
+        external_tables: state
+            .external_tables()
+            .map(external_state_to_proto)
+            .collect(),
     };
     frame::seal(ROOT_MAGIC, &root.encode_to_vec())
 }
 
-fn function_state_to_proto(state: &FunctionState) -> proto::FunctionState {
-    proto::FunctionState {
-        function_id: to_bytes(state.id.as_bytes()),
-        function: Some(function_to_proto(&state.function)),
+fn external_state_to_proto(state: &Stored<ExternalTable>) -> proto::ExternalTableState {
+    proto::ExternalTableState {
+        external_table_id: to_bytes(state.id.as_bytes()),
+        external_table: Some(external_to_proto(&state.entity)),
     }
 }
 
-fn function_state_from_proto(state: proto::FunctionState) -> Result<FunctionState, Malformed> {
+fn external_state_from_proto(
+    state: proto::ExternalTableState,
+) -> Result<Stored<ExternalTable>, Malformed> {
+    let id = &state.external_table_id;
+    let table = required("an external table", state.external_table)?;
+    Ok(Stored {
+        id: fixed("an external table's id", id, EntityId::from_slice)?,
+        entity: Arc::new(external_from_proto(table)?),
+    })
+}
+
+fn function_state_to_proto(state: &Stored<StoredFunction>) -> proto::FunctionState {
+    proto::FunctionState {
+        function_id: to_bytes(state.id.as_bytes()),
+        function: Some(function_to_proto(&state.entity)),
+    }
+}
+
+fn function_state_from_proto(
+    state: proto::FunctionState,
+) -> Result<Stored<StoredFunction>, Malformed> {
     let function = required("a function", state.function)?;
-    Ok(FunctionState {
-        id: fixed(
-            "a function's id",
-            &state.function_id,
-            FunctionId::from_slice,
-        )?,
-        function: Arc::new(function_from_proto(function)?),
+    Ok(Stored {
+        id: fixed("a function's id", &state.function_id, EntityId::from_slice)?,
+        entity: Arc::new(function_from_proto(function)?),
     })
 }
 
@@ -122,6 +149,7 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             .row_level_security
             .as_ref()
             .map(security_to_proto),
+        retention_policy: table.policies.retention.as_ref().map(retention_to_proto),
     }
 }
 
@@ -160,7 +188,18 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
         chain,
         tables,
         functions: functions.collect::<Result<_, _>>()?,
+        external_tables: root
+            .external_tables
+            .into_iter()
+            .map(external_state_from_proto)
+            .collect::<Result<_, _>>()?,
         caching: root.caching_policy.map(caching_from_proto),
+        retention: root.retention_policy.map(retention_from_proto),
+        principals: root
+            .principals
+            .into_iter()
+            .map(principal_from_proto)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -189,6 +228,7 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
         policies: TablePolicies {
             caching: table.caching_policy.map(caching_from_proto),
             row_level_security: table.row_level_security.map(security_from_proto),
+            retention: table.retention_policy.map(retention_from_proto),
         },
     })
 }

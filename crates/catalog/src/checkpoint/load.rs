@@ -11,9 +11,7 @@ use super::format::{
     Root, RootTable, SegmentReference, check_root, decode_newest, decode_root, decode_segment,
 };
 use crate::extents::{Removed, Segment};
-use crate::{
-    CatalogError, CorruptLog, DatabaseState, ExtentSet, FunctionState, LogDefect, TableState,
-};
+use crate::{CatalogError, CorruptLog, DatabaseState, ExtentSet, LogDefect, TableState};
 
 /// Reads the newest checkpoint. `None` when there is none, or when part of it is lost or
 /// damaged: the log alone gives the same state, only later.
@@ -85,7 +83,10 @@ pub(crate) async fn load(
         chain,
         tables,
         functions,
+        external_tables,
         caching,
+        retention,
+        principals,
     } = root;
     let mut state = empty.moved_to(chain);
     let held = tables
@@ -111,11 +112,18 @@ pub(crate) async fn load(
             policies: Arc::new(policies),
         });
     }
-    let is_held =
-        |known: &FunctionState| empty.holds(EntityKind::Function, known.function.name.as_str());
-    for function in functions.into_iter().filter(is_held) {
-        state.put_function(function);
+    for function in functions {
+        if empty.holds(EntityKind::Function, function.entity.name.as_str()) {
+            state.put_function(function);
+        }
     }
+    for table in external_tables {
+        if empty.holds(EntityKind::ExternalTable, table.entity.name.as_str()) {
+            state.put_external_table(table);
+        }
+    }
+    state.set_retention_policy(retention);
+    state.set_principals(principals);
     state.set_caching_policy(caching);
     Ok(state)
 }

@@ -52,6 +52,11 @@ impl LogRecord for ClusterRecord {
                     .invitation
                     .map(|id| to_bytes(id.as_bytes()))
                     .unwrap_or_default(),
+                principal: follower
+                    .principal
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
             }),
             Self::CreateInvitation(invitation) => Kind::CreateInvitation(proto::CreateInvitation {
                 database_id: to_bytes(invitation.database_id.as_bytes()),
@@ -92,6 +97,10 @@ impl ClusterRecord {
                     invitation: optional("an invitation's id", &record.invitation_id, |id| {
                         Uuid::from_slice(id).ok()
                     })?,
+                    principal: Some(record.principal)
+                        .filter(|principal| !principal.is_empty())
+                        .map(name)
+                        .transpose()?,
                     attached_at: Timestamp::from_micros(record.attached_at),
                 }),
                 Kind::CreateInvitation(record) => Self::CreateInvitation(InvitationRecord {

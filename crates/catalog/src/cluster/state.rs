@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use slipstream_model::{
-    BucketId, ClusterName, DatabaseId, DatabaseName, Digest, DigestBuilder, Epoch,
+    BucketId, ClusterName, DatabaseId, DatabaseName, Digest, DigestBuilder, Epoch, PrincipalName,
     TableLevelSharing, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
@@ -38,6 +38,8 @@ pub struct FollowerRecord {
     pub sharing: Arc<TableLevelSharing>,
     /// The invitation by which it came; `None` when it had the right itself.
     pub invitation: Option<Uuid>,
+    /// Who attached it, and may speak for it; `None` in records from before nodes had to say.
+    pub principal: Option<PrincipalName>,
     /// When it was attached.
     pub attached_at: Timestamp,
 }

@@ -1,11 +1,12 @@
-//! Functions and policies.
+//! Functions, external tables, principals and policies.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use slipstream_model::{
-    CachingPolicy, FunctionParameter, HotWindow, RowLevelSecurity, StoredFunction, Timestamp,
+    CachingPolicy, DatabasePrincipal, ExternalFormat, ExternalTable, FunctionParameter, HotWindow,
+    RetentionPolicy, RowLevelSecurity, StoredFunction, Timestamp,
 };
 use slipstream_proto::log as proto;
 
@@ -70,6 +71,72 @@ pub(crate) fn caching_from_proto(policy: proto::CachingPolicy) -> CachingPolicy 
         index_hot_span: Duration::from_micros(policy.index_hot_span),
         hot_windows: windows.collect(),
     }
+}
+
+pub(crate) fn retention_to_proto(policy: &RetentionPolicy) -> proto::RetentionPolicy {
+    proto::RetentionPolicy {
+        soft_delete_period: u64::try_from(policy.soft_delete_period.as_micros())
+            .unwrap_or(u64::MAX),
+        recoverable: policy.is_recoverable,
+    }
+}
+
+pub(crate) fn retention_from_proto(policy: proto::RetentionPolicy) -> RetentionPolicy {
+    RetentionPolicy {
+        soft_delete_period: Duration::from_micros(policy.soft_delete_period),
+        is_recoverable: policy.recoverable,
+    }
+}
+
+pub(crate) fn principal_to_proto(principal: &DatabasePrincipal) -> proto::DatabasePrincipal {
+    proto::DatabasePrincipal {
+        role: principal.role.to_string(),
+        principal: principal.principal.to_string(),
+        notes: principal.notes.clone(),
+    }
+}
+
+pub(crate) fn principal_from_proto(
+    principal: proto::DatabasePrincipal,
+) -> Result<DatabasePrincipal, Malformed> {
+    Ok(DatabasePrincipal {
+        role: name(principal.role)?,
+        principal: name(principal.principal)?,
+        notes: principal.notes,
+    })
+}
+
+pub(crate) fn external_to_proto(table: &ExternalTable) -> proto::PutExternalTable {
+    proto::PutExternalTable {
+        name: table.name.to_string(),
+        arrow_schema: encode_arrow(&table.schema),
+        format: table.format.name().to_owned(),
+        has_header: matches!(table.format, ExternalFormat::Csv { has_header: true }),
+        locations: table.locations.clone(),
+        docstring: table.docstring.clone(),
+        folder: table.folder.clone(),
+    }
+}
+
+pub(crate) fn external_from_proto(
+    table: proto::PutExternalTable,
+) -> Result<ExternalTable, Malformed> {
+    let format = match table.format.as_str() {
+        "csv" => ExternalFormat::Csv {
+            has_header: table.has_header,
+        },
+        "json" => ExternalFormat::Json,
+        "parquet" => ExternalFormat::Parquet,
+        other => return Err(Malformed::new(format!("a format '{other}'"))),
+    };
+    Ok(ExternalTable {
+        name: name(table.name)?,
+        schema: Arc::new(decode_arrow(&table.arrow_schema)?),
+        format,
+        locations: table.locations,
+        docstring: table.docstring,
+        folder: table.folder,
+    })
 }
 
 pub(crate) fn security_to_proto(policy: &RowLevelSecurity) -> proto::RowLevelSecurity {

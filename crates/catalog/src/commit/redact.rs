@@ -85,9 +85,13 @@ impl Redactor {
         let table = table.map(|table| (EntityKind::Table, table.name.as_str()));
         let function = || {
             let known = newest.functions().find(|f| f.id.as_uuid() == subject);
-            known.map(|known| (EntityKind::Function, known.function.name.as_str()))
+            known.map(|known| (EntityKind::Function, known.entity.name.as_str()))
         };
-        let named = table.or_else(function);
+        let external = || {
+            let known = newest.external_tables().find(|t| t.id.as_uuid() == subject);
+            known.map(|known| (EntityKind::ExternalTable, known.entity.name.as_str()))
+        };
+        let named = table.or_else(function).or_else(external);
         named.is_some_and(|(kind, name)| self.sharing.allows(kind, name))
     }
 }

@@ -214,7 +214,7 @@ fn a_frame_that_is_not_whole_is_no_commit() {
 mod filters {
     use std::sync::Arc;
 
-    use slipstream_model::{FunctionId, FunctionName, StoredFunction, TableLevelSharing};
+    use slipstream_model::{EntityId, FunctionName, StoredFunction, TableLevelSharing};
 
     use super::*;
     use crate::PutMode;
@@ -260,7 +260,7 @@ mod filters {
             folder: String::new(),
         };
         DatabaseOp::PutFunction {
-            id: FunctionId::new(Uuid::from_u128(id)),
+            id: EntityId::new(Uuid::from_u128(id)),
             function: Arc::new(function),
             mode: PutMode::Create,
         }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
-    CachingPolicy, Column, EntityKind, Extent, ExtentId, RowLevelSecurity, StoredFunction,
-    TableName, TableSchema,
+    CachingPolicy, Column, DatabasePrincipal, EntityKind, Extent, ExtentId, ExternalTable,
+    RetentionPolicy, RowLevelSecurity, StoredFunction, TableName, TableSchema,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
 
 use crate::codec::{
     Malformed, caching_from_proto, caching_to_proto, column_from_proto, column_to_proto,
-    extent_from_proto, extent_to_proto, fixed, function_from_proto, function_to_proto, name,
-    required, schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
+    extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
+    function_from_proto, function_to_proto, name, principal_from_proto, principal_to_proto,
+    required, retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
+    security_from_proto, security_to_proto, to_bytes,
 };
 use crate::log::LogRecord;
 
@@ -44,6 +46,16 @@ pub enum DatabaseRecord {
     SetCachingPolicy(Option<CachingPolicy>),
     /// The table's rows are shown by this; `None`: all.
     SetRowLevelSecurity(Option<RowLevelSecurity>),
+    /// The table's, or the database's, rows are kept this long; `None`: there is no policy.
+    SetRetentionPolicy(Option<RetentionPolicy>),
+    /// They have these roles from now on.
+    AddPrincipals(Vec<DatabasePrincipal>),
+    /// They do not have these roles any more.
+    DropPrincipals(Vec<DatabasePrincipal>),
+    /// The external table begins, or is another one from now on.
+    PutExternalTable(Arc<ExternalTable>),
+    /// The external table ends.
+    DropExternalTable,
 }
 
 impl LogRecord for DatabaseRecord {
@@ -73,6 +85,19 @@ impl LogRecord for DatabaseRecord {
                     policy: policy.as_ref().map(security_to_proto),
                 })
             }
+            Self::SetRetentionPolicy(policy) => {
+                Kind::SetRetentionPolicy(proto::SetRetentionPolicy {
+                    policy: policy.as_ref().map(retention_to_proto),
+                })
+            }
+            Self::AddPrincipals(principals) => Kind::AddPrincipals(proto::AddPrincipals {
+                principals: principals.iter().map(principal_to_proto).collect(),
+            }),
+            Self::DropPrincipals(principals) => Kind::DropPrincipals(proto::DropPrincipals {
+                principals: principals.iter().map(principal_to_proto).collect(),
+            }),
+            Self::PutExternalTable(table) => Kind::PutExternalTable(external_to_proto(table)),
+            Self::DropExternalTable => Kind::DropExternalTable(proto::DropExternalTable {}),
         };
         proto::DatabaseRecord { record: Some(kind) }
             .encode_to_vec()
@@ -90,6 +115,7 @@ impl DatabaseRecord {
         match self {
             Self::CreateTable { name, .. } => Some((EntityKind::Table, name.as_str())),
             Self::PutFunction(function) => Some((EntityKind::Function, function.name.as_str())),
+            Self::PutExternalTable(table) => Some((EntityKind::ExternalTable, table.name.as_str())),
             _ => None,
         }
     }
@@ -123,7 +149,24 @@ impl DatabaseRecord {
                 Kind::SetRowLevelSecurity(record) => {
                     Self::SetRowLevelSecurity(record.policy.map(security_from_proto))
                 }
+                Kind::SetRetentionPolicy(record) => {
+                    Self::SetRetentionPolicy(record.policy.map(retention_from_proto))
+                }
+                Kind::AddPrincipals(record) => Self::AddPrincipals(principals(record.principals)?),
+                Kind::DropPrincipals(record) => {
+                    Self::DropPrincipals(principals(record.principals)?)
+                }
+                Kind::PutExternalTable(table) => {
+                    Self::PutExternalTable(Arc::new(external_from_proto(table)?))
+                }
+                Kind::DropExternalTable(proto::DropExternalTable {}) => Self::DropExternalTable,
             },
         )
     }
+}
+
+fn principals(
+    messages: Vec<proto::DatabasePrincipal>,
+) -> Result<Vec<DatabasePrincipal>, Malformed> {
+    messages.into_iter().map(principal_from_proto).collect()
 }

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
-    BucketId, CachingPolicy, Column, ColumnId, DatabaseId, Digest, EntityKind, Epoch, Extent,
-    TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
+    BucketId, CachingPolicy, Column, ColumnId, DatabaseId, DatabasePrincipal, Digest, EntityId,
+    EntityKind, Epoch, Extent, ExternalTable, RetentionPolicy, StoredFunction, TableId,
+    TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
 
 use super::DatabaseRecord as Record;
-use super::functions::{FunctionState, Functions};
+use super::stored::{Stored, StoredSet};
 use crate::extents::check_extents;
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
-use crate::{CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, checkpoint};
+use crate::op::DATABASE_PRINCIPALS_MAX;
+use crate::{
+    CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, PrincipalsChange, checkpoint,
+};
 
 /// All tables of a database at one version. Immutable; clones in O(1).
 #[derive(Debug, Clone)]
@@ -23,8 +27,11 @@ pub struct DatabaseState {
     chain: Chain,
     by_id: OrdMap<TableId, Arc<TableState>>,
     by_name: OrdMap<TableName, Arc<TableState>>,
-    functions: Functions,
+    functions: StoredSet<StoredFunction>,
+    external_tables: StoredSet<ExternalTable>,
     caching: Option<Arc<CachingPolicy>>,
+    retention: Option<RetentionPolicy>,
+    principals: Arc<Vec<DatabasePrincipal>>,
     /// What of the database is held; `None`: everything.
     sharing: Option<Arc<TableLevelSharing>>,
 }
@@ -73,8 +80,11 @@ impl DatabaseState {
             chain,
             by_id: OrdMap::new(),
             by_name: OrdMap::new(),
-            functions: Functions::default(),
+            functions: StoredSet::default(),
+            external_tables: StoredSet::default(),
             caching: None,
+            retention: None,
+            principals: Arc::default(),
             sharing: None,
         }
     }
@@ -137,13 +147,33 @@ impl DatabaseState {
     }
 
     /// The function of a name.
-    pub fn function(&self, name: &str) -> Option<&FunctionState> {
+    pub fn function(&self, name: &str) -> Option<&Stored<StoredFunction>> {
         self.functions.get(name)
     }
 
     /// All functions, by name.
-    pub fn functions(&self) -> impl ExactSizeIterator<Item = &FunctionState> {
+    pub fn functions(&self) -> impl ExactSizeIterator<Item = &Stored<StoredFunction>> {
         self.functions.all()
+    }
+
+    /// The external table of a name.
+    pub fn external_table(&self, name: &str) -> Option<&Stored<ExternalTable>> {
+        self.external_tables.get(name)
+    }
+
+    /// All external tables, by name.
+    pub fn external_tables(&self) -> impl ExactSizeIterator<Item = &Stored<ExternalTable>> {
+        self.external_tables.all()
+    }
+
+    /// Who may do what in the database, as its leader says.
+    pub fn principals(&self) -> &[DatabasePrincipal] {
+        &self.principals
+    }
+
+    /// How long rows are kept, for tables without a policy of their own.
+    pub fn retention_policy(&self) -> Option<RetentionPolicy> {
+        self.retention
     }
 
     /// Which extents are hot, for tables without a policy of their own.
@@ -155,9 +185,72 @@ impl DatabaseState {
         self.caching = policy.map(Arc::new);
     }
 
+    pub(crate) fn set_retention_policy(&mut self, policy: Option<RetentionPolicy>) {
+        self.retention = policy;
+    }
+
+    pub(crate) fn set_principals(&mut self, principals: Vec<DatabasePrincipal>) {
+        self.principals = Arc::new(principals);
+    }
+
     /// Puts a function in, in place of the one with its id.
-    pub(crate) fn put_function(&mut self, function: FunctionState) {
+    pub(crate) fn put_function(&mut self, function: Stored<StoredFunction>) {
         self.functions.put(function);
+    }
+
+    /// Puts an external table in, in place of the one with its id.
+    pub(crate) fn put_external_table(&mut self, table: Stored<ExternalTable>) {
+        self.external_tables.put(table);
+    }
+
+    /// The records of a change of principals.
+    fn plan_principals(&self, change: PrincipalsChange) -> Result<Vec<Record>, OpError> {
+        let (dropped, added): (Vec<_>, Vec<_>) = match change {
+            PrincipalsChange::Add(added) => (Vec::new(), added),
+            PrincipalsChange::Drop(role, names) => {
+                let known = self.principals.iter();
+                let dropped = known.filter(|p| p.role == role && names.contains(&p.principal));
+                (dropped.cloned().collect(), Vec::new())
+            }
+            PrincipalsChange::Set(role, added) => {
+                let known = self.principals.iter().filter(|known| known.role == role);
+                let stays = |known: &&DatabasePrincipal| {
+                    !added.iter().any(|p| p.principal == known.principal)
+                };
+                (known.filter(stays).cloned().collect(), added)
+            }
+        };
+        let mut records = Vec::new();
+        if !dropped.is_empty() {
+            records.push(Record::DropPrincipals(dropped));
+        }
+        let new: Vec<_> = added
+            .into_iter()
+            .filter(|p| !self.principals.contains(p))
+            .collect();
+        if !new.is_empty() {
+            records.push(Record::AddPrincipals(new));
+        }
+        Ok(records)
+    }
+
+    fn apply_principals(
+        &mut self,
+        dropped: &[DatabasePrincipal],
+        added: Vec<DatabasePrincipal>,
+    ) -> Result<(), OpError> {
+        let is_same = |a: &DatabasePrincipal, b: &DatabasePrincipal| {
+            (a.role, &a.principal) == (b.role, &b.principal)
+        };
+        let principals = Arc::make_mut(&mut self.principals);
+        principals.retain(|known| {
+            !dropped.iter().any(|p| is_same(known, p)) && !added.iter().any(|p| is_same(known, p))
+        });
+        principals.extend(added);
+        if principals.len() > DATABASE_PRINCIPALS_MAX {
+            return Err(OpError::TooManyPrincipals);
+        }
+        Ok(())
     }
 
     /// Whether an entity of that name is held when there is one.
@@ -200,6 +293,14 @@ impl DatabaseState {
     fn named(&self, name: &TableName) -> Result<&Arc<TableState>, OpError> {
         self.table(name.as_str())
             .ok_or_else(|| OpError::TableNotFound(name.to_string()))
+    }
+
+    /// An id that a table has is nobody else's.
+    fn check_new_id(&self, kind: EntityKind, id: EntityId) -> Result<(), OpError> {
+        if self.by_id.contains_key(&TableId::new(id.as_uuid())) {
+            return Err(OpError::EntityIdInUse(kind, id));
+        }
+        Ok(())
     }
 
     fn alive(&self, id: TableId) -> Result<&Arc<TableState>, OpError> {
@@ -298,16 +399,49 @@ impl LogState for DatabaseState {
                 let is_new = table.policies.row_level_security != policy;
                 is_new.then(|| (table.id, Record::SetRowLevelSecurity(policy)))
             }
+            DatabaseOp::SetRetentionPolicy {
+                table: Some(table),
+                policy,
+            } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.retention != policy;
+                is_new.then(|| (table.id, Record::SetRetentionPolicy(policy)))
+            }
+            DatabaseOp::SetRetentionPolicy {
+                table: None,
+                policy,
+            } => {
+                let is_new = self.retention != policy;
+                is_new.then(|| (TableId::default(), Record::SetRetentionPolicy(policy)))
+            }
+            DatabaseOp::ChangePrincipals(change) => {
+                let records = self.plan_principals(change)?.into_iter();
+                return Ok(records.map(|record| (Uuid::nil(), record)).collect());
+            }
             DatabaseOp::PutFunction { id, function, mode } => {
-                if self.by_id.contains_key(&TableId::new(id.as_uuid())) {
-                    return Err(OpError::FunctionIdInUse(id));
-                }
-                let planned = self.functions.plan_put(id, function, mode)?;
-                return Ok(planned.into_iter().collect());
+                self.check_new_id(EntityKind::Function, id)?;
+                let planned = self.functions.plan_put(id, &function, mode)?;
+                let record = |id| (id, Record::PutFunction(function));
+                return Ok(planned.map(record).into_iter().collect());
             }
             DatabaseOp::DropFunction { name, if_exists } => {
-                let planned = self.functions.plan_drop(&name, if_exists)?;
-                return Ok(planned.into_iter().collect());
+                let planned = self.functions.plan_drop(name.as_str(), if_exists)?;
+                let record = |id| (id, Record::DropFunction);
+                return Ok(planned.map(record).into_iter().collect());
+            }
+            DatabaseOp::PutExternalTable { id, table, mode } => {
+                self.check_new_id(EntityKind::ExternalTable, id)?;
+                if self.by_name.contains_key(&table.name) {
+                    return Err(OpError::TableExists(table.name.clone()));
+                }
+                let planned = self.external_tables.plan_put(id, &table, mode)?;
+                let record = |id| (id, Record::PutExternalTable(table));
+                return Ok(planned.map(record).into_iter().collect());
+            }
+            DatabaseOp::DropExternalTable { name, if_exists } => {
+                let planned = self.external_tables.plan_drop(name.as_str(), if_exists)?;
+                let record = |id| (id, Record::DropExternalTable);
+                return Ok(planned.map(record).into_iter().collect());
             }
         };
         Ok(planned
@@ -320,6 +454,25 @@ impl LogState for DatabaseState {
         let record = match record {
             Record::PutFunction(function) => return self.functions.apply_put(subject, function),
             Record::DropFunction => return self.functions.apply_drop(subject),
+            Record::PutExternalTable(table) => {
+                if self.by_name.contains_key(&table.name) {
+                    return Err(OpError::TableExists(table.name.clone()));
+                }
+                return self.external_tables.apply_put(subject, table);
+            }
+            Record::DropExternalTable => return self.external_tables.apply_drop(subject),
+            Record::AddPrincipals(added) if subject.is_nil() => {
+                self.apply_principals(&[], added)?;
+                return Ok(SubjectFate::Lives);
+            }
+            Record::DropPrincipals(dropped) if subject.is_nil() => {
+                self.apply_principals(&dropped, Vec::new())?;
+                return Ok(SubjectFate::Lives);
+            }
+            Record::SetRetentionPolicy(policy) if subject.is_nil() => {
+                self.set_retention_policy(policy);
+                return Ok(SubjectFate::Lives);
+            }
             Record::SetCachingPolicy(policy) if subject.is_nil() => {
                 self.set_caching_policy(policy);
                 return Ok(SubjectFate::Lives);
@@ -331,7 +484,7 @@ impl LogState for DatabaseState {
             if id == TableId::default() || self.by_id.contains_key(&id) {
                 return Err(OpError::TableIdInUse(id));
             }
-            if self.by_name.contains_key(&name) {
+            if self.by_name.contains_key(&name) || self.external_table(name.as_str()).is_some() {
                 return Err(OpError::TableExists(name));
             }
             let extents = ExtentSet::empty(schema.clone());
@@ -362,7 +515,10 @@ impl LogState for DatabaseState {
         if self.sharing.is_none() || subject.is_nil() {
             return Ok(false);
         }
-        if self.by_id.contains_key(&TableId::new(subject)) || self.functions.contains(subject) {
+        let is_held = self.by_id.contains_key(&TableId::new(subject))
+            || self.functions.contains(subject)
+            || self.external_tables.contains(subject);
+        if is_held {
             return Ok(false);
         }
         let first = records.first().map(Record::decode).transpose()?;
@@ -372,7 +528,9 @@ impl LogState for DatabaseState {
 
     fn fate(record: &Record) -> SubjectFate {
         match record {
-            Record::DropTable | Record::DropFunction => SubjectFate::Ends,
+            Record::DropTable | Record::DropFunction | Record::DropExternalTable => {
+                SubjectFate::Ends
+            }
             _ => SubjectFate::Lives,
         }
     }
@@ -395,6 +553,15 @@ impl TableState {
             Record::DropTable => return Ok(None),
             Record::PutFunction(_) | Record::DropFunction => {
                 return Err(OpError::WrongSubject("function"));
+            }
+            Record::PutExternalTable(_) | Record::DropExternalTable => {
+                return Err(OpError::WrongSubject("external table"));
+            }
+            Record::AddPrincipals(_) | Record::DropPrincipals(_) => {
+                return Err(OpError::WrongSubject("database"));
+            }
+            Record::SetRetentionPolicy(policy) => {
+                Arc::make_mut(&mut table.policies).retention = policy;
             }
             Record::SetCachingPolicy(policy) => {
                 Arc::make_mut(&mut table.policies).caching = policy;

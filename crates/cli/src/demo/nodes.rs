@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
-use crate::client::Client;
+use crate::client::{Client, Credentials};
 
 /// A node that is not ready after this will not be.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ impl Node {
                 break;
             }
         }
-        let client = Client::new(&self.url)?;
+        let client = Client::new(&self.url, &Credentials::default())?;
         while client
             .send(client.request(reqwest::Method::GET, &["readyz"]))
             .await

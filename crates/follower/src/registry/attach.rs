@@ -77,10 +77,11 @@ impl Registry {
             return Err(not_found(name, &known));
         };
         self.forget(name)?;
-        let url = self
-            .leader(&configuration.leader)
-            .map_or(configuration.leader_url, |leader| leader.url.clone());
-        if let Err(status) = self.unregister(&url, name).await {
+        let url = self.leader(&configuration.leader).map_or_else(
+            |_| configuration.leader_url.clone(),
+            |leader| leader.url.clone(),
+        );
+        if let Err(status) = self.unregister(&configuration.leader, &url, name).await {
             tracing::warn!(
                 configuration = name,
                 reason = status.message(),
@@ -188,7 +189,9 @@ impl Registry {
     ) -> Result<AttachFollowerResponse, ServiceError> {
         let bucket = self.bucket().await?;
         let refused = |status: tonic::Status| refused(leader, &status);
-        let mut client = link::admin_client(&leader.url).await.map_err(refused)?;
+        let dialer = &self.context.dialer;
+        let dialed = dialer.admin_client(&leader.name, &leader.url).await;
+        let mut client = dialed.map_err(refused)?;
         let mut message = tonic::Request::new(AttachFollowerRequest {
             follower_cluster: self.identity.cluster.to_string(),
             configuration: name.to_owned(),
@@ -214,8 +217,14 @@ impl Registry {
         Ok(answer)
     }
 
-    async fn unregister(&self, leader_url: &str, name: &str) -> Result<(), tonic::Status> {
-        let mut client = link::admin_client(leader_url).await?;
+    async fn unregister(
+        &self,
+        leader: &str,
+        leader_url: &str,
+        name: &str,
+    ) -> Result<(), tonic::Status> {
+        let dialer = &self.context.dialer;
+        let mut client = dialer.admin_client(leader, leader_url).await?;
         let mut request = tonic::Request::new(DetachFollowerRequest {
             follower_cluster: self.identity.cluster.to_string(),
             configuration: name.to_owned(),
@@ -323,6 +332,16 @@ fn refused(leader: &LeaderAddress, status: &tonic::Status) -> ServiceError {
         Code::AlreadyExists => (ErrorKind::AlreadyExists, "already_attached"),
         Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled => {
             (ErrorKind::Unavailable, "leader_unreachable")
+        }
+        Code::Unauthenticated | Code::PermissionDenied => {
+            return ServiceError::new(
+                ErrorKind::Forbidden,
+                "leader_forbidden",
+                format!(
+                    "{message}. This node shows leaders the token of its --leader-token; the \
+                     leader's 'slipstream token create --role Contributor' makes one"
+                ),
+            );
         }
         _ => (ErrorKind::Internal, "internal"),
     };

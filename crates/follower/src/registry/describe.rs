@@ -1,5 +1,6 @@
 //! What the registry says of itself at the doors.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipstream_catalog::DatabaseState;
@@ -7,7 +8,7 @@ use slipstream_frontend::{
     AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource, FollowerDatabase,
     ProvisioningError, ProvisioningState, ServiceError,
 };
-use slipstream_model::{DatabaseAccessMode, DatabaseSelection, Overrides};
+use slipstream_model::{DatabaseAccessMode, DatabasePrincipal, DatabaseSelection, Overrides};
 
 use super::{Registry, not_found};
 use crate::attachments::{Configuration, FollowedDatabase};
@@ -169,6 +170,21 @@ impl Registry {
             }
         };
         all.iter().map(describe).collect()
+    }
+
+    /// Who has which role in each followed database, by its name here.
+    pub fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
+        let all = self.all();
+        let principals = all.iter().map(|following| {
+            let served = following.served();
+            let leader = served.state.as_ref().map(DatabaseState::principals);
+            let overrides = self.overrides_of(following);
+            (
+                following.source().database.clone(),
+                overrides.effective_principals(leader.unwrap_or_default()),
+            )
+        });
+        principals.collect()
     }
 
     fn overrides_of(&self, following: &Following) -> Overrides {

@@ -10,7 +10,7 @@ use arrow_flight::sql::{SqlInfo, SqlSupportedTransaction};
 use tonic::{Request, Status};
 
 use super::request;
-use crate::{Engine, NodeIdentity, NodeRole, ServiceError};
+use crate::{AuthorizedEngine, NodeIdentity, NodeRole, ServiceError};
 
 /// The one catalog: a cluster's databases are its schemas.
 pub(super) const CATALOG: &str = slipstream_query::CATALOG;
@@ -25,7 +25,7 @@ pub(super) struct Table {
 
 /// The databases and system schemas.
 pub(super) async fn schemas(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     request: &Request<Ticket>,
 ) -> Result<Vec<String>, Status> {
     let sql = "SELECT schema_name FROM information_schema.schemata ORDER BY schema_name";
@@ -35,7 +35,7 @@ pub(super) async fn schemas(
 
 /// The tables of all of them.
 pub(super) async fn tables(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     request: &Request<Ticket>,
 ) -> Result<Vec<Table>, Status> {
     let sql = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
@@ -51,7 +51,7 @@ pub(super) async fn tables(
 
 /// The columns of one table.
 pub(super) async fn schema_of(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     request: &Request<Ticket>,
     table: &Table,
 ) -> Result<SchemaRef, Status> {
@@ -66,7 +66,7 @@ pub(super) async fn schema_of(
 
 /// Runs a query whose columns are all text.
 async fn rows(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     request: &Request<Ticket>,
     sql: &str,
 ) -> Result<Vec<Vec<String>>, Status> {

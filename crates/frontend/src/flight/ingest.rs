@@ -9,13 +9,13 @@ use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExist
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    Engine, ErrorKind, IngestReceipt, IngestRequest, IngestSource, ServiceError, TableMode,
-    TextOptions,
+    AuthorizedEngine, ErrorKind, IngestReceipt, IngestRequest, IngestSource, ServiceError,
+    TableMode, TextOptions,
 };
 
 /// Flight SQL's `CommandStatementIngest`: the schema is the database.
 pub(super) async fn of_command(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     command: CommandStatementIngest,
     database: Option<String>,
     batches: PeekableFlightDataStream,
@@ -68,7 +68,7 @@ fn mode_of(command: &CommandStatementIngest) -> Result<TableMode, ServiceError> 
 
 /// A descriptor with the path `[database, table]`.
 pub(super) async fn of_path(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     mut batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
     let path = match batches.peek().await {
@@ -85,7 +85,7 @@ pub(super) async fn of_path(
 }
 
 async fn ingest(
-    engine: &dyn Engine,
+    engine: &AuthorizedEngine,
     database: String,
     table: String,
     table_mode: TableMode,

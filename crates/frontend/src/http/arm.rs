@@ -10,11 +10,10 @@ mod path;
 mod resource;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -24,8 +23,10 @@ use slipstream_model::{
     TableLevelSharing,
 };
 
+use super::error::challenge;
 use crate::{
-    AttachRequest, DatabaseDescription, Engine, ErrorKind, InviteRequest, ServiceError, SqlRequest,
+    AttachRequest, AuthorizedEngine, DatabaseDescription, ErrorKind, InviteRequest, ServiceError,
+    SqlRequest,
 };
 use path::{Resource, Scope};
 
@@ -45,7 +46,9 @@ impl IntoResponse for ArmError {
     fn into_response(self) -> Response {
         let error = self.0;
         let body = json!({"error": {"code": arm_code(&error), "message": error.message()}});
-        (error.kind().http(), Json(body)).into_response()
+        let mut response = (error.kind().http(), Json(body)).into_response();
+        challenge(&error, response.headers_mut());
+        response
     }
 }
 
@@ -71,12 +74,16 @@ type Answer = Result<Response, ArmError>;
 
 /// Every request below `/subscriptions/`.
 pub(super) async fn run(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: Result<AuthorizedEngine, ServiceError>,
     method: Method,
     Path(rest): Path<String>,
     Query(query): Query<HashMap<String, String>>,
     body: Bytes,
 ) -> Response {
+    let engine = match engine {
+        Ok(engine) => engine,
+        Err(error) => return ArmError(error).into_response(),
+    };
     let request = Request {
         engine,
         query,
@@ -89,7 +96,7 @@ pub(super) async fn run(
 }
 
 struct Request {
-    engine: Arc<dyn Engine>,
+    engine: AuthorizedEngine,
     query: HashMap<String, String>,
     body: Bytes,
 }
@@ -119,8 +126,8 @@ impl Request {
             .into());
         }
         match (method, resource) {
-            (&Method::GET, Resource::Cluster) => Ok(ok(resource::cluster(&*self.engine, &scope))),
-            (&Method::GET, Resource::Configurations) => Ok(ok(self.configurations(&scope))),
+            (&Method::GET, Resource::Cluster) => Ok(ok(resource::cluster(&self.engine, &scope))),
+            (&Method::GET, Resource::Configurations) => Ok(ok(self.configurations(&scope)?)),
             (&Method::GET, Resource::Configuration(name)) => self.configuration(&scope, &name),
             (&Method::PUT, Resource::Configuration(name)) => self.put(&scope, name).await,
             (&Method::DELETE, Resource::Configuration(name)) => self.delete(&name).await,
@@ -132,8 +139,8 @@ impl Request {
             }
             (&Method::DELETE, Resource::Database(name)) => self.delete_database(&name).await,
             (&Method::POST, Resource::Invite(name)) => self.invite(name).await,
-            (&Method::POST, Resource::ListFollowers) => Ok(ok(self.followers(&scope, false))),
-            (&Method::GET, Resource::ListFollowers) => Ok(ok(self.followers(&scope, true))),
+            (&Method::POST, Resource::ListFollowers) => Ok(ok(self.followers(&scope, false)?)),
+            (&Method::GET, Resource::ListFollowers) => Ok(ok(self.followers(&scope, true)?)),
             (&Method::POST, Resource::DetachFollowers) => self.detach_follower().await,
             (method, _) => Err(ServiceError::new(
                 ErrorKind::Unsupported,
@@ -149,17 +156,17 @@ impl Request {
             .map_err(|error| ServiceError::invalid(format!("the body is no {what}: {error}")))
     }
 
-    fn configurations(&self, scope: &Scope) -> Value {
+    fn configurations(&self, scope: &Scope) -> Result<Value, ServiceError> {
         let location = &self.engine.identity().location;
-        let all = self.engine.attachments();
+        let all = self.engine.attachments()?;
         let all = all
             .iter()
             .map(|known| resource::configuration(known, scope, location));
-        json!({"value": all.collect::<Vec<_>>()})
+        Ok(json!({"value": all.collect::<Vec<_>>()}))
     }
 
     fn configuration(&self, scope: &Scope, name: &str) -> Answer {
-        let all = self.engine.attachments();
+        let all = self.engine.attachments()?;
         let known = all
             .iter()
             .find(|known| known.name.eq_ignore_ascii_case(name));
@@ -171,7 +178,7 @@ impl Request {
     async fn put(&self, scope: &Scope, name: String) -> Answer {
         let body: PutConfiguration = self.read("attached database configuration")?;
         let properties = body.properties;
-        let all = self.engine.attachments();
+        let all = self.engine.attachments()?;
         let is_new = !all.iter().any(|known| known.name == name);
         let attachment = self
             .engine
@@ -213,7 +220,7 @@ impl Request {
 
     fn check_configuration_name(&self) -> Answer {
         let asked: CheckName = self.read("name to check")?;
-        let all = self.engine.attachments();
+        let all = self.engine.attachments()?;
         let is_taken = all.iter().any(|known| known.name == asked.name);
         let mut answer = json!({"nameAvailable": !is_taken, "name": asked.name});
         if is_taken {
@@ -322,8 +329,8 @@ impl Request {
     }
 
     /// The POST form lists the properties themselves, the GET form has them below `properties`.
-    fn followers(&self, scope: &Scope, is_nested: bool) -> Value {
-        let followers = self.engine.followers();
+    fn followers(&self, scope: &Scope, is_nested: bool) -> Result<Value, ServiceError> {
+        let followers = self.engine.followers()?;
         let followers = followers.iter().map(|follower| {
             let properties = resource::follower(follower, scope);
             if is_nested {
@@ -332,7 +339,7 @@ impl Request {
                 properties
             }
         });
-        json!({"value": followers.collect::<Vec<_>>()})
+        Ok(json!({"value": followers.collect::<Vec<_>>()}))
     }
 
     async fn detach_follower(&self) -> Answer {

@@ -1,21 +1,20 @@
 //! `POST /v1/ingest/{database}/{table}`: the body is the file.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery};
 use futures::StreamExt;
 
 use crate::metrics::Timer;
 use crate::{
-    Engine, IngestFormat, IngestReceipt, IngestRequest, IngestSource, ServiceError, TableMode,
-    TextOptions,
+    AuthorizedEngine, IngestFormat, IngestReceipt, IngestRequest, IngestSource, ServiceError,
+    TableMode, TextOptions,
 };
 
 pub(super) async fn run(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: AuthorizedEngine,
     Path((database, table)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     body: Body,

@@ -7,13 +7,12 @@
 mod value;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
@@ -23,7 +22,7 @@ use slipstream_query::{Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
 use crate::metrics::Timer;
-use crate::{Engine, ErrorKind, ServiceError, SqlRequest};
+use crate::{AuthorizedEngine, ErrorKind, ServiceError, SqlRequest};
 
 /// The frames before the rows. Clients that stream read the fields in this order.
 const OPENING: &str = r#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Version":"v2.0"},
@@ -50,13 +49,13 @@ struct Properties {
 
 /// `POST /v2/rest/query`: frames, not progressive.
 pub(super) async fn query_v2(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: Result<AuthorizedEngine, ServiceError>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(&engine, &body, peer).await;
+    let result = start(engine, &body, peer).await;
     timer.finish(&result);
     let mut rows = match result {
         Ok(rows) => rows,
@@ -71,13 +70,13 @@ pub(super) async fn query_v2(
 
 /// `POST /v1/rest/query` and `POST /v1/rest/mgmt`: one table.
 pub(super) async fn query_v1(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: Result<AuthorizedEngine, ServiceError>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(&engine, &body, peer).await;
+    let result = start(engine, &body, peer).await;
     timer.finish(&result);
     match result {
         Ok(rows) => match table(rows).await {
@@ -89,10 +88,11 @@ pub(super) async fn query_v1(
 }
 
 async fn start(
-    engine: &Arc<dyn Engine>,
+    engine: Result<AuthorizedEngine, ServiceError>,
     body: &[u8],
     peer: SocketAddr,
 ) -> Result<QueryStream, ServiceError> {
+    let engine = engine?;
     let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
         ServiceError::invalid(format!(
             "the body is not {{\"db\": ..., \"csl\": ...}}: {error}"

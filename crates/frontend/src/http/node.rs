@@ -1,22 +1,20 @@
 //! What a node says of itself, and attachments.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::{AttachRequest, Attachment, Engine, ErrorKind, ServiceError};
+use crate::{AttachRequest, Attachment, AuthorizedEngine, ErrorKind, Gate, ServiceError};
 
 const ROUTES: &str = "POST /v1/sql, POST /v1/ingest/{database}/{table}, GET and POST \
                       /v1/attachments, DELETE /v1/attachments/{name}, POST /v1/rest/query, POST \
                       /v2/rest/query, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
                       GET /readyz, GET /metrics";
 
-pub(super) async fn about(State(engine): State<Arc<dyn Engine>>) -> String {
-    let identity = engine.identity();
+pub(super) async fn about(State(gate): State<Gate>) -> String {
+    let identity = gate.identity();
     format!(
         "Slipstream {} of cluster '{}' in location '{}', version {}.\n{ROUTES}\n",
         identity.role,
@@ -30,8 +28,12 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-pub(super) async fn ready(State(engine): State<Arc<dyn Engine>>) -> Response {
-    let readiness = engine.readiness();
+pub(super) async fn ready(
+    State(gate): State<Gate>,
+    visitor: Result<AuthorizedEngine, ServiceError>,
+) -> Response {
+    // A probe has no token, and needs to know no more than whether the node is ready.
+    let readiness = gate.readiness(visitor.as_ref().ok());
     let status = if readiness.ready {
         StatusCode::OK
     } else {
@@ -40,21 +42,19 @@ pub(super) async fn ready(State(engine): State<Arc<dyn Engine>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-pub(super) async fn metrics() -> Response {
+pub(super) async fn metrics(engine: AuthorizedEngine) -> Result<Response, ServiceError> {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, content_type)],
-        crate::metrics::render(),
-    )
-        .into_response()
+    Ok(([(header::CONTENT_TYPE, content_type)], engine.metrics()?).into_response())
 }
 
-pub(super) async fn attachments(State(engine): State<Arc<dyn Engine>>) -> Json<Vec<Attachment>> {
-    Json(engine.attachments())
+pub(super) async fn attachments(
+    engine: AuthorizedEngine,
+) -> Result<Json<Vec<Attachment>>, ServiceError> {
+    engine.attachments().map(Json)
 }
 
 pub(super) async fn attach(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: AuthorizedEngine,
     body: Bytes,
 ) -> Result<Json<Attachment>, ServiceError> {
     let request: AttachRequest = serde_json::from_slice(&body).map_err(|error| {
@@ -66,7 +66,7 @@ pub(super) async fn attach(
 }
 
 pub(super) async fn detach(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: AuthorizedEngine,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ServiceError> {
     engine.detach(&name).await.map(|()| StatusCode::NO_CONTENT)

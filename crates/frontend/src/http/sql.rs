@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Query};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use datafusion::common::ScalarValue;
@@ -17,7 +16,7 @@ use slipstream_query::Parameters;
 
 use super::encode::{AnswerFormat, Encoder};
 use crate::metrics::Timer;
-use crate::{Answer, Engine, ServiceError, SqlRequest};
+use crate::{Answer, AuthorizedEngine, ServiceError, SqlRequest};
 
 /// The body, or, for a body that is SQL, the query string and headers.
 #[derive(Debug, Default, Deserialize)]
@@ -33,7 +32,7 @@ struct SqlBody {
 }
 
 pub(super) async fn run(
-    State(engine): State<Arc<dyn Engine>>,
+    engine: AuthorizedEngine,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
@@ -48,7 +47,7 @@ pub(super) async fn run(
 }
 
 async fn answer(
-    engine: Arc<dyn Engine>,
+    engine: AuthorizedEngine,
     request: SqlRequest,
     format: AnswerFormat,
 ) -> Result<Response, ServiceError> {
@@ -151,6 +150,7 @@ fn parse(
         },
         timeout: duration("timeout", given.timeout)?,
         client: format!("http {peer}"),
+        ..SqlRequest::default()
     })
 }
 

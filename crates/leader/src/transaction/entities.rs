@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use slipstream_catalog::{DatabaseOp, PutMode};
 use slipstream_frontend::ServiceError;
 use slipstream_model::{
-    FunctionId, FunctionName, FunctionParameter, RowLevelSecurity, StoredFunction,
+    EntityId, FunctionName, FunctionParameter, RowLevelSecurity, StoredFunction,
 };
 use slipstream_query::QuerySession;
 
@@ -60,7 +60,7 @@ impl Transaction<'_> {
             (false, false) => PutMode::Create,
         };
         self.add(DatabaseOp::PutFunction {
-            id: FunctionId::new(self.engine.cluster().entropy().uuid()),
+            id: EntityId::new(self.engine.cluster().entropy().uuid()),
             function: Arc::new(function),
             mode,
         })

@@ -76,13 +76,14 @@ pub(super) fn leases(cluster: Arc<dyn ClusterView>) -> Arc<dyn TableProvider> {
 }
 
 /// `slipstream.queries`.
-pub(super) fn queries(log: Arc<QueryLog>) -> Arc<dyn TableProvider> {
+pub(super) fn queries(log: Arc<QueryLog>, cluster: Arc<dyn ClusterView>) -> Arc<dyn TableProvider> {
     type R = QueryRow;
     let columns = vec![
         text("query_id", |row: &R| row.id),
         optional_text("database_name", |row: &R| row.database.clone()),
         text("text", |row: &R| row.text.clone()),
         text("client", |row: &R| row.client.clone()),
+        text("principal", |row: &R| row.principal.clone()),
         text("state", |row: &R| row.state),
         time("started_on", |row: &R| row.started_on),
         optional_millis("duration_ms", |row: &R| Some(row.duration)),
@@ -92,7 +93,13 @@ pub(super) fn queries(log: Arc<QueryLog>) -> Arc<dyn TableProvider> {
         count("extents_scanned", |row: &R| row.statistics.extents_scanned),
         optional_text("error", |row: &R| row.error.clone()),
     ];
-    SystemTable::provider("queries", columns, move || one_piece(log.rows()))
+    SystemTable::provider("queries", columns, move || {
+        let rows = log.rows().into_iter();
+        one_piece(
+            rows.filter(|row| cluster.shows_query_of(&row.principal))
+                .collect(),
+        )
+    })
 }
 
 /// A table of a database, for `slipstream.tables`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field};
 use slipstream_catalog::{DatabaseOp, PutMode};
 use slipstream_model::{
-    FunctionId, FunctionName, FunctionParameter, RowLevelSecurity, StoredFunction, TableName,
+    EntityId, FunctionName, FunctionParameter, RowLevelSecurity, StoredFunction, TableName,
 };
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ fn put(function: StoredFunction) -> DatabaseOp {
     let id = u128::from(function.name.as_str().len() as u64) << 64
         | u128::from(function.name.as_str().as_bytes()[0]);
     DatabaseOp::PutFunction {
-        id: FunctionId::new(Uuid::from_u128(id)),
+        id: EntityId::new(Uuid::from_u128(id)),
         function: Arc::new(function),
         mode: PutMode::Create,
     }

@@ -152,6 +152,7 @@ impl World {
         ]);
         let view = View(self.state.clone());
         let databases = SessionDatabases {
+            metadata_only: Default::default(),
             default: default.map(str::to_owned),
             databases,
             identity,

@@ -36,6 +36,7 @@ fn follower(
         database_id,
         sharing: Arc::default(),
         invitation: None,
+        principal: None,
         attached_at: Timestamp::from_micros(7),
     }
 }

@@ -189,7 +189,7 @@ fn an_added_column_is_missing_in_older_extents() {
 }
 
 mod functions {
-    use slipstream_model::{FunctionId, FunctionName, StoredFunction};
+    use slipstream_model::{EntityId, EntityKind, FunctionName, StoredFunction};
 
     use super::*;
     use crate::PutMode;
@@ -207,7 +207,7 @@ mod functions {
             folder: String::new(),
         };
         DatabaseOp::PutFunction {
-            id: FunctionId::new(Uuid::from_u128(id)),
+            id: EntityId::new(Uuid::from_u128(id)),
             function: Arc::new(function),
             mode,
         }
@@ -215,7 +215,7 @@ mod functions {
 
     fn bodies(ops: &[DatabaseOp]) -> Result<Vec<String>, OpError> {
         let state = DatabaseState::empty(BucketId::default(), DATABASE).preview(ops)?;
-        Ok(state.functions().map(|f| f.function.body.clone()).collect())
+        Ok(state.functions().map(|f| f.entity.body.clone()).collect())
     }
 
     #[test]
@@ -244,9 +244,15 @@ mod functions {
             assert_eq!(bodies(&ops).expect("allowed"), expected, "{ops:?}");
         }
         let twice = bodies(&[first(), put(2, "f", "SELECT 2", Create)]);
-        assert_eq!(twice, Err(OpError::FunctionExists(name("f"))));
+        assert_eq!(
+            twice,
+            Err(OpError::EntityExists(EntityKind::Function, "f".into()))
+        );
         let missing = bodies(&[put(1, "f", "SELECT 1", Alter)]);
-        assert_eq!(missing, Err(OpError::FunctionNotFound("f".into())));
+        assert_eq!(
+            missing,
+            Err(OpError::EntityNotFound(EntityKind::Function, "f".into()))
+        );
         let drop = |if_exists| DatabaseOp::DropFunction {
             name: name("f"),
             if_exists,
@@ -260,6 +266,6 @@ mod functions {
         let table = create_table(1, "t");
         let id = table_id(1).as_uuid().as_u128();
         let clash = bodies(&[table, put(id, "f", "SELECT 1", PutMode::Create)]);
-        assert!(matches!(clash, Err(OpError::FunctionIdInUse(_))));
+        assert!(matches!(clash, Err(OpError::EntityIdInUse(..))));
     }
 }

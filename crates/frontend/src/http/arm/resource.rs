@@ -6,11 +6,12 @@ use slipstream_model::{DatabaseAccessMode, TableLevelSharing};
 use super::duration;
 use super::path::Scope;
 use crate::{
-    Attachment, DatabaseDescription, Engine, FollowerDatabase, FollowerDescription, ShareOrigin,
+    Attachment, AuthorizedEngine, DatabaseDescription, FollowerDatabase, FollowerDescription,
+    ShareOrigin,
 };
 
 /// `Microsoft.Kusto/Clusters`.
-pub(super) fn cluster(engine: &dyn Engine, scope: &Scope) -> Value {
+pub(super) fn cluster(engine: &AuthorizedEngine, scope: &Scope) -> Value {
     let identity = engine.identity();
     json!({
         "id": scope.cluster_id(identity.cluster.as_str()),

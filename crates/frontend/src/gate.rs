@@ -1,0 +1,362 @@
+//! Where requests come in: finds out who asks, and hands them the node as they may use it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::{HeaderMap, header, request::Parts};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use slipstream_model::{DatabasePrincipal, OverrideChange};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use crate::{
+    Access, Answer, AttachRequest, Attachment, Caller, ClusterPermission, DatabaseDescription,
+    Description, Engine, FollowerDatabase, FollowerDescription, IngestReceipt, IngestRequest,
+    Invitation, InviteRequest, NodeIdentity, Permission, Readiness, ServiceError, SqlRequest,
+    TableMode, Tokens,
+};
+
+/// A node behind its authentication. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    engine: Arc<dyn Engine>,
+    tokens: Arc<Tokens>,
+    nodes_have_certificates: bool,
+}
+
+impl Gate {
+    /// Puts the tokens in front of a node.
+    pub fn new(engine: Arc<dyn Engine>, tokens: Arc<Tokens>) -> Self {
+        Self {
+            engine,
+            tokens,
+            nodes_have_certificates: false,
+        }
+    }
+
+    /// Lets other nodes in only with a certificate, which the TLS of the port has checked.
+    #[must_use]
+    pub fn asking_nodes_for_certificates(mut self, is_asking: bool) -> Self {
+        self.nodes_have_certificates = is_asking;
+        self
+    }
+
+    /// The node as whoever has this `Authorization` header may use it.
+    ///
+    /// # Errors
+    /// `Unauthenticated`.
+    fn enter(&self, authorization: Option<&str>) -> Result<AuthorizedEngine, ServiceError> {
+        let token = authorization.and_then(token_of);
+        let caller = self.tokens.authenticate(token.as_deref())?;
+        Ok(AuthorizedEngine {
+            engine: Arc::clone(&self.engine),
+            caller,
+        })
+    }
+
+    /// What is open to everybody: who the node is.
+    pub(crate) fn identity(&self) -> &NodeIdentity {
+        self.engine.identity()
+    }
+
+    /// Whether the node is ready, with its databases for callers who may see them.
+    pub(crate) fn readiness(&self, visitor: Option<&AuthorizedEngine>) -> Readiness {
+        let readiness = self.engine.readiness();
+        let access = visitor.map(AuthorizedEngine::access).unwrap_or_default();
+        let visible = |name: &str| access.may(name, Permission::ViewMetadata);
+        if readiness.databases.iter().all(|known| visible(&known.name)) {
+            return readiness;
+        }
+        Readiness {
+            ready: readiness.ready,
+            reason: readiness.reason.map(|_| {
+                "a database has not had its first synchronisation, or stands still; a token says \
+                 which"
+                    .to_owned()
+            }),
+            databases: readiness
+                .databases
+                .into_iter()
+                .filter(|known| visible(&known.name))
+                .collect(),
+        }
+    }
+
+    /// Authenticates the calls of a gRPC service; [`caller_of`] tells its methods who it is.
+    pub fn interceptor(
+        &self,
+    ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+        let gate = self.clone();
+        move |mut request| {
+            let visitor = gate.enter(authorization(request.metadata()))?;
+            request.extensions_mut().insert(visitor);
+            Ok(request)
+        }
+    }
+}
+
+impl Gate {
+    /// The same for services that only nodes of other clusters call.
+    pub fn node_interceptor(
+        &self,
+    ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+        let authenticate = self.interceptor();
+        let is_asking = self.nodes_have_certificates;
+        move |request| {
+            let has_certificate = request.peer_certs().is_some_and(|chain| !chain.is_empty());
+            if is_asking && !has_certificate {
+                return Err(Status::unauthenticated(
+                    "this cluster asks other clusters' nodes for a TLS certificate: start the \
+                     follower with --leader-cert and --leader-key",
+                ));
+            }
+            authenticate(request)
+        }
+    }
+}
+
+fn authorization(metadata: &MetadataMap) -> Option<&str> {
+    metadata
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+}
+
+/// The token in an `Authorization` header: `Bearer TOKEN`, or the password of `Basic`, for
+/// clients that know nothing but user and password.
+pub(crate) fn token_of(authorization: &str) -> Option<String> {
+    let (scheme, rest) = authorization.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.to_owned());
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+        return decoded.split_once(':').map(|(_, token)| token.to_owned());
+    }
+    None
+}
+
+/// Who a gRPC call comes from, behind [`Gate::interceptor`].
+///
+/// # Errors
+/// `Unauthenticated` when the service does not stand behind a gate.
+pub fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    visitor_of(request).map(|visitor| visitor.caller)
+}
+
+pub(crate) fn visitor_of<T>(request: &Request<T>) -> Result<AuthorizedEngine, Status> {
+    let visitor = request.extensions().get::<AuthorizedEngine>();
+    visitor
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("this call was not authenticated"))
+}
+
+impl FromRequestParts<Gate> for AuthorizedEngine {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, ServiceError> {
+        gate.enter(authorization_header(&parts.headers))
+    }
+}
+
+fn authorization_header(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+}
+
+/// The node as one caller may use it. What every door works with.
+#[derive(Debug, Clone)]
+pub struct AuthorizedEngine {
+    engine: Arc<dyn Engine>,
+    caller: Arc<Caller>,
+}
+
+impl AuthorizedEngine {
+    /// Who asks.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// What they may do.
+    pub fn access(&self) -> Access {
+        Access::new(Arc::clone(&self.caller), &self.engine.principals())
+    }
+
+    /// See [`Engine::identity`].
+    pub fn identity(&self) -> &NodeIdentity {
+        self.engine.identity()
+    }
+
+    /// See [`Engine::execute`]. What the statements may do is checked where they are understood.
+    ///
+    /// # Errors
+    /// Also when the caller has no role in the request's database.
+    pub async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
+        let request = self.authorize(request)?;
+        self.engine.execute(request).await
+    }
+
+    /// See [`Engine::describe`].
+    ///
+    /// # Errors
+    /// Also when the caller has no role in the request's database.
+    pub async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
+        let request = self.authorize(request)?;
+        self.engine.describe(request).await
+    }
+
+    fn authorize(&self, request: SqlRequest) -> Result<SqlRequest, ServiceError> {
+        let access = self.access();
+        if let Some(database) = &request.database {
+            access.check_sees(database)?;
+        }
+        Ok(SqlRequest { access, ..request })
+    }
+
+    /// See [`Engine::ingest`]. Making a table of what comes also takes the right to create, and
+    /// replacing one the right to drop.
+    ///
+    /// # Errors
+    /// Also when the caller may not do that in the database.
+    pub async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError> {
+        let access = self.access();
+        access.check(&request.database, Permission::Ingest)?;
+        match request.table_mode {
+            TableMode::Append => {}
+            TableMode::Create | TableMode::CreateOrAppend => {
+                access.check(&request.database, Permission::Create)?;
+            }
+            TableMode::Replace => access.check(&request.database, Permission::Administer)?,
+        }
+        self.engine.ingest(request).await
+    }
+
+    /// See [`Engine::attach`].
+    ///
+    /// # Errors
+    /// Also when the caller may not share.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        self.engine.attach(request).await
+    }
+
+    /// See [`Engine::detach`].
+    ///
+    /// # Errors
+    /// Also when the caller may not share.
+    pub async fn detach(&self, configuration: &str) -> Result<(), ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        self.engine.detach(configuration).await
+    }
+
+    /// See [`Engine::attachments`].
+    ///
+    /// # Errors
+    /// When the caller may not share.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        Ok(self.engine.attachments())
+    }
+
+    /// See [`Engine::databases`]: those that the caller may know of.
+    pub fn databases(&self) -> Vec<DatabaseDescription> {
+        let access = self.access();
+        let all = self.engine.databases().into_iter();
+        all.filter(|known| access.sees(&known.name)).collect()
+    }
+
+    /// See [`Engine::followers`].
+    ///
+    /// # Errors
+    /// When the caller may not share.
+    pub fn followers(&self) -> Result<Vec<FollowerDescription>, ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        Ok(self.engine.followers())
+    }
+
+    /// See [`Engine::detach_follower`].
+    ///
+    /// # Errors
+    /// Also when the caller may not share.
+    pub async fn detach_follower(
+        &self,
+        cluster: &str,
+        configuration: &str,
+    ) -> Result<(), ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        self.engine.detach_follower(cluster, configuration).await
+    }
+
+    /// See [`Engine::invite`].
+    ///
+    /// # Errors
+    /// Also when the caller may not share.
+    pub async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        self.engine.invite(request).await
+    }
+
+    /// See [`Engine::revoke_invitation`].
+    ///
+    /// # Errors
+    /// Also when the caller may not share.
+    pub async fn revoke_invitation(&self, id: &str) -> Result<(), ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        self.engine.revoke_invitation(id).await
+    }
+
+    /// See [`Engine::override_settings`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub async fn override_settings(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<(), ServiceError> {
+        self.access().check(database, Permission::Administer)?;
+        self.engine.override_settings(database, change).await
+    }
+
+    /// See [`Engine::overrides`]: of the databases whose metadata the caller may see.
+    pub fn overrides(&self) -> Vec<FollowerDatabase> {
+        let access = self.access();
+        let all = self.engine.overrides().into_iter();
+        all.filter(|known| access.may(&known.database, Permission::ViewMetadata))
+            .collect()
+    }
+
+    /// Who has which role in a database here.
+    ///
+    /// # Errors
+    /// When the caller may not see its metadata.
+    pub fn principals(&self, database: &str) -> Result<Vec<DatabasePrincipal>, ServiceError> {
+        self.access().check(database, Permission::ViewMetadata)?;
+        let mut all: BTreeMap<_, _> = self.engine.principals();
+        all.remove(database)
+            .ok_or_else(|| no_database(self.identity(), database))
+    }
+
+    /// The process's metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When the caller may not see what belongs to the whole cluster: metrics name databases.
+    pub fn metrics(&self) -> Result<String, ServiceError> {
+        self.caller.check(ClusterPermission::Monitor)?;
+        Ok(crate::metrics::render())
+    }
+}
+
+fn no_database(node: &NodeIdentity, database: &str) -> ServiceError {
+    ServiceError::new(
+        crate::ErrorKind::NotFound,
+        "database_not_found",
+        format!(
+            "cluster '{}' has no database '{database}', owned or followed",
+            node.cluster
+        ),
+    )
+}
