@@ -4,6 +4,8 @@
 """
 
 import datetime
+import io
+import json
 import sys
 
 from azure.kusto.data import ClientRequestProperties, KustoClient, KustoConnectionStringBuilder
@@ -94,8 +96,68 @@ def writes(transcript: nodes.Transcript, leader: nodes.Node, follower: nodes.Nod
         connect(leader).execute_query(DATABASE, "CREATE TABLE made (a INT)")
         table = connect(leader).execute_mgmt(DATABASE, "SELECT count(*) AS n FROM made").primary_results[0]
         expect(table[0]["n"], 0)
-    with transcript.check("a management command is refused by name, not misread"):
-        refused(lambda: connect(leader).execute_mgmt(DATABASE, ".show databases"), "management commands")
+    with transcript.check("streaming ingestion: rows are there when it answers"):
+        connect(leader).execute_streaming_ingest(DATABASE, "made", io.BytesIO(b"7\n8\n"), None, "csv", None)
+        rows = connect(leader).execute_query(DATABASE, "SELECT sum(a) AS total FROM made").primary_results[0]
+        expect(rows[0]["total"], 15)
+    with transcript.check("an answer that is longer than the client wants fails, rather than being cut"):
+        properties = ClientRequestProperties()
+        properties.set_option("truncationmaxrecords", 1)
+        run = connect(leader).execute_query
+        refused(lambda: run(DATABASE, "SELECT number FROM kinds", properties), "E_QUERY_RESULT_SET_TOO_LARGE")
+        expect(len(run(DATABASE, "SELECT number FROM kinds LIMIT 1", properties).primary_results[0]), 1)
+
+
+def commands(transcript: nodes.Transcript, leader: nodes.Node, follower: nodes.Node) -> None:
+    at_leader, at_follower = connect(leader), connect(follower)
+
+    def run(client: KustoClient, text: str, database: str = DATABASE) -> list[dict]:
+        table = client.execute_mgmt(database, text).primary_results[0]
+        return [row.to_dict() for row in table]
+
+    with transcript.check("management commands: databases of leader and follower"):
+        expect(run(at_leader, ".show databases")[0]["DatabaseAccessMode"], "ReadWrite")
+        expect(run(at_follower, ".show databases")[0]["DatabaseAccessMode"], "ReadOnlyFollowing")
+        frame = dataframe_from_result_table(at_follower.execute_mgmt(DATABASE, ".show tables details").primary_results[0])
+        expect("kinds" in list(frame["TableName"]), True)
+    with transcript.check("management commands: a follower's own settings, shown in Kusto's shape"):
+        run(at_follower, f".alter follower database {DATABASE} table kinds policy caching hot = 3d")
+        run(at_follower, f".alter follower database {DATABASE} principals-modification-kind = replace")
+        run(at_follower, f".add follower database {DATABASE} viewers ('aaduser=ada@example.org') 'one of us'")
+        shown = run(at_follower, f".show follower database {DATABASE}")[0]
+        expect(shown["AuthorizedPrincipalsModificationKind"], "Replace")
+        expect(
+            json.loads(shown["TableMetadataOverrides"])["kinds"]["CachingPolicyOverride"]["DataHotSpan"]["Value"],
+            "3.00:00:00",
+        )
+        principals = json.loads(shown["AuthorizedPrincipalsOverride"])
+        expect(principals[0]["Principal"]["FullyQualifiedName"], "aaduser=ada@example.org")
+        effective = run(at_follower, ".show effective policy caching table kinds")[0]
+        expect(effective["Source"], "TableOverride")
+    with transcript.check("management commands: tables and functions, made at the leader"):
+        run(at_leader, ".create table trips (id:long, at:datetime, what:dynamic)")
+        run(at_leader, ".create-or-alter function with (docstring='all of them') every() { SELECT * FROM trips }")
+        expect(run(at_leader, ".show table trips cslschema")[0]["Schema"], "id:long,at:datetime,what:dynamic")
+        run(at_leader, ".drop function every")
+        run(at_leader, ".drop table trips")
+    with transcript.check("management commands: a typo is pointed at"):
+        refused(lambda: run(at_leader, ".show tabels"), "syntax_error", "did you mean 'table")
+        refused(lambda: run(at_follower, ".drop table kinds"), "read_only_follower", leader.cluster)
+
+
+def tokens(transcript: nodes.Transcript, leader: nodes.Node, options) -> None:
+    if options.binary is None:
+        print("SKIPPED a token says who asks: it takes --binary, to start a node with tokens", flush=True)
+        return
+    with transcript.check("a token says who asks; another one is refused"):
+        with nodes.guarded_leader(options) as (guarded, token):
+            builder = KustoConnectionStringBuilder.with_aad_application_token_authentication
+            client = KustoClient(builder(guarded.http, token))
+            row = client.execute_query("", "SELECT current_principal() AS who").primary_results[0][0]
+            expect(row["who"], "aadapp=check")
+            wrong = KustoClient(builder(guarded.http, "0123"))
+            refused(lambda: wrong.execute_query("", "SELECT 1"), "401")
+            refused(lambda: connect(guarded).execute_query("", "SELECT 1"), "401")
 
 
 def main() -> int:
@@ -114,6 +176,8 @@ def main() -> int:
         for node in (leader, follower):
             queries(transcript, node)
         writes(transcript, leader, follower)
+        commands(transcript, leader, follower)
+    tokens(transcript, leader, options)
     return transcript.end()
 
 

@@ -138,6 +138,17 @@ def nodes(options: argparse.Namespace):
         yield leader, start(stack, options.binary, "follower", folder, ["--leader", name])
 
 
+@contextlib.contextmanager
+def guarded_leader(options: argparse.Namespace):
+    """A leader that asks for tokens, and one of them: of `aadapp=check`, who may do everything."""
+    with tempfile.TemporaryDirectory(prefix="slipstream-check-") as folder, contextlib.ExitStack() as stack:
+        folder = pathlib.Path(folder)
+        create = [options.binary, "token", "--tokens", str(folder / "leader" / "tokens.json"), "create"]
+        create += ["--principal", "aadapp=check", "--role", "AllDatabasesAdmin"]
+        made = subprocess.run(create, check=True, capture_output=True, text=True)
+        yield start(stack, options.binary, "leader", folder, []), made.stdout.strip()
+
+
 def start(stack: contextlib.ExitStack, binary: str, role: str, folder: pathlib.Path, more: list[str]) -> Node:
     """Starts a node that ends with the stack, and waits until it is ready."""
     data, log = folder / role, folder / f"{role}.log"

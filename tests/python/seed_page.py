@@ -10,6 +10,7 @@ import time
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.kusto.data import KustoClient, KustoConnectionStringBuilder
 from azure.mgmt.kusto import KustoManagementClient, models
 
 import nodes
@@ -164,6 +165,31 @@ def manage(transcript: nodes.Transcript, page: Page) -> None:
             page.attach(kind=kind)
             expect(page.database().principals_modification_kind, kind)
             expect(page.configuration().default_principals_modification_kind, kind)
+    with transcript.check("managing principals: roles of the follower, by principal assignments"):
+        assignments = page.at_follower.database_principal_assignments
+        where = (FOLLOWER_GROUP, page.follower.cluster, DATABASE)
+        wanted = models.DatabasePrincipalAssignment(
+            principal_id="ada@example.org", role="Viewer", principal_type="User", tenant_id="t1"
+        )
+        made = assignments.begin_create_or_update(*where, "first", wanted).result()
+        expect((made.principal_id, made.role, made.principal_type), ("ada@example.org", "Viewer", "User"))
+        expect([one.principal_id for one in assignments.list(*where)], ["ada@example.org"])
+        expect(list(page.at_leader.database_principal_assignments.list(LEADER_GROUP, page.leader.cluster, DATABASE)), [])
+        assignments.begin_delete(*where, "first").result()
+        expect(list(assignments.list(*where)), [])
+    with transcript.check("managing principals and caching: the follower commands of the page"):
+        kusto = KustoClient(KustoConnectionStringBuilder.with_no_authentication(page.follower.http))
+
+        def run(text: str):
+            return kusto.execute_mgmt(DATABASE, text).primary_results[0][0]
+
+        for kind in ["replace", "none", "union"]:
+            run(f".alter follower database {DATABASE} principals-modification-kind = {kind}")
+            expect(page.database().principals_modification_kind, kind.capitalize())
+        run(f".alter follower database {DATABASE} policy caching hot = 5d")
+        expect(str(page.database().hot_cache_period), "5 days, 0:00:00")
+        run(f".delete follower database {DATABASE} policy caching")
+        expect(run(f".show follower database {DATABASE}")["CachingPolicyOverride"] or None, None)
     with transcript.check("configurable policies: the hot cache period of the follower alone"):
         update = models.ReadOnlyFollowingDatabase(hot_cache_period="P3D")
         databases = page.at_follower.databases

@@ -109,6 +109,22 @@ impl Site {
         Node::start(self, role, cluster, directory, arguments).await
     }
 
+    /// Makes a token for a node that is or will be started in a directory; gives its secret.
+    pub(crate) fn token(&self, directory: &str, principal: &str, roles: &[&str]) -> Result<String> {
+        let file = self.path().join(directory).join("tokens.json");
+        let mut create = program();
+        create
+            .args(["token", "create", "--principal", principal, "--tokens"])
+            .arg(file);
+        for role in roles {
+            create.args(["--role", role]);
+        }
+        let made = create.output().context("run slipstream token")?;
+        let said = String::from_utf8_lossy(&made.stderr);
+        anyhow::ensure!(made.status.success(), "slipstream token create: {said}");
+        Ok(String::from_utf8(made.stdout)?.trim().to_owned())
+    }
+
     /// The bucket's address.
     pub(crate) fn bucket(&self) -> &str {
         &self.bucket

@@ -17,11 +17,13 @@
     reason = "a test says what it left out, and shows logs"
 )]
 
+mod access;
 mod arrows;
 mod bad_input;
 mod bank;
 mod cluster;
 mod command_line;
+mod commands;
 mod corruption;
 mod crash;
 mod end_to_end;

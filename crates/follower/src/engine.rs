@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, DatabaseDescription, Description, Engine, ErrorKind,
-    FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Permission, Readiness,
-    ServiceError, SqlRequest,
+    Answer, AttachRequest, Attachment, Capacity, DatabaseChange, DatabaseDescription, Description,
+    Engine, ErrorKind, FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Permission,
+    Readiness, ServiceError, SqlRequest,
 };
-use slipstream_model::{Clock, DatabasePrincipal, Freshness, OverrideChange};
+use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
 };
@@ -89,6 +90,16 @@ impl FollowerEngine {
 fn check_query(request: &SqlRequest) -> Result<(), ServiceError> {
     let database = request.database.as_deref();
     database.map_or(Ok(()), |name| request.access.check(name, Permission::Query))
+}
+
+/// How many queries a node runs at one time.
+pub fn queries_capacity(runtime: &QueryRuntime) -> Capacity {
+    let (total, running) = runtime.slots();
+    Capacity {
+        resource: "Queries",
+        total: total as u64,
+        consumed: running as u64,
+    }
 }
 
 fn invalid(message: String) -> ServiceError {
@@ -187,6 +198,18 @@ impl Engine for FollowerEngine {
 
     fn overrides(&self) -> Vec<FollowerDatabase> {
         self.registry.overrides()
+    }
+
+    fn states(&self) -> BTreeMap<String, DatabaseState> {
+        self.registry.states()
+    }
+
+    async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {
+        Err(self.registry.refuse_write(Some(&change.database)))
+    }
+
+    fn capacity(&self) -> Vec<Capacity> {
+        vec![queries_capacity(&self.runtime)]
     }
 
     fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {

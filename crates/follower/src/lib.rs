@@ -24,7 +24,7 @@ mod upstream;
 mod view;
 
 pub use attachments::{Attachments, Configuration, FollowedDatabase};
-pub use engine::FollowerEngine;
+pub use engine::{FollowerEngine, queries_capacity};
 pub use following::{FollowContext, Following, Served, Source};
 pub use link::{Dialer, LeaderAddress, NodeName};
 pub use node::{FollowerArgs, run};

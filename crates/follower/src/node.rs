@@ -86,6 +86,7 @@ async fn serve(
         cluster: settings.cluster.to_string(),
         node: entropy.uuid(),
     };
+    let gate_entropy = entropy.clone();
     let context = FollowContext {
         connection,
         clock,
@@ -108,7 +109,7 @@ async fn serve(
 
     runtime::announce(&settings, &server)?;
     let routes = tonic::service::Routes::default();
-    let gate = Gate::new(Arc::new(engine), tokens);
+    let gate = Gate::new(Arc::new(engine), tokens, gate_entropy);
     let served = server.serve(gate, routes, shutdown).await;
     tasks.close();
     runtime::drain(&tasks).await;

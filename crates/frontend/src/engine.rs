@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use slipstream_catalog::{DatabaseOp, DatabaseState};
 use slipstream_model::{
-    ClusterName, DatabasePrincipal, Freshness, FreshnessRequirement, OverrideChange, PrincipalName,
-    Timestamp,
+    ClusterName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
+    PrincipalName, Timestamp, Version,
 };
 use slipstream_query::{Parameters, QueryStream, SessionIdentity};
 
@@ -93,6 +94,23 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The states of the databases that can be read, by their names here.
+    fn states(&self) -> BTreeMap<String, DatabaseState> {
+        BTreeMap::new()
+    }
+
+    /// Changes a database of this node: all of it in one commit, or nothing. The answer is the
+    /// version from which on the changes hold, and its digest.
+    async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {
+        let _ = change;
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// What the node can do at one time, and how much of that it does.
+    fn capacity(&self) -> Vec<Capacity> {
+        Vec::new()
+    }
+
     /// Who has which role in each database of the node: on a follower, what its own settings
     /// make of what the leader says.
     fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
@@ -120,6 +138,28 @@ fn follows_nothing(node: &NodeIdentity) -> ServiceError {
         "not_a_follower",
         format!("cluster '{}' does not follow databases", node.cluster),
     )
+}
+
+/// A change of a database, short of rows.
+#[derive(Debug)]
+pub struct DatabaseChange {
+    /// The database.
+    pub database: String,
+    /// What is to be done, in order.
+    pub ops: Vec<DatabaseOp>,
+    /// Who asks, and what they may do.
+    pub access: Access,
+}
+
+/// How much of something a node does at one time.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// What: `Queries`, `Ingestions`.
+    pub resource: &'static str,
+    /// How much it can do.
+    pub total: u64,
+    /// How much it does now.
+    pub consumed: u64,
 }
 
 /// Who a node is.

@@ -7,31 +7,47 @@ use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use slipstream_model::{DatabasePrincipal, OverrideChange};
+use slipstream_catalog::DatabaseState;
+use slipstream_model::{Clock, DatabasePrincipal, Digest, Entropy, OverrideChange, Version};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
+use uuid::Uuid;
 
+use crate::command::{self, CommandLog};
 use crate::{
-    Access, Answer, AttachRequest, Attachment, Caller, ClusterPermission, DatabaseDescription,
-    Description, Engine, FollowerDatabase, FollowerDescription, IngestReceipt, IngestRequest,
-    Invitation, InviteRequest, NodeIdentity, Permission, Readiness, ServiceError, SqlRequest,
-    TableMode, Tokens,
+    Access, Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
+    DatabaseDescription, Description, Engine, FollowerDatabase, FollowerDescription, IngestReceipt,
+    IngestRequest, IngestSource, Invitation, InviteRequest, NodeIdentity, Permission, Readiness,
+    ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
 };
 
 /// A node behind its authentication. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gate {
     engine: Arc<dyn Engine>,
-    tokens: Arc<Tokens>,
+    services: Arc<Services>,
     nodes_have_certificates: bool,
+}
+
+/// What all callers of a node share.
+#[derive(Debug)]
+struct Services {
+    tokens: Arc<Tokens>,
+    commands: Arc<CommandLog>,
+    entropy: Entropy,
 }
 
 impl Gate {
     /// Puts the tokens in front of a node.
-    pub fn new(engine: Arc<dyn Engine>, tokens: Arc<Tokens>) -> Self {
+    pub fn new(engine: Arc<dyn Engine>, tokens: Arc<Tokens>, entropy: Entropy) -> Self {
+        let services = Services {
+            commands: CommandLog::new(Arc::clone(tokens.clock())),
+            tokens,
+            entropy,
+        };
         Self {
             engine,
-            tokens,
+            services: Arc::new(services),
             nodes_have_certificates: false,
         }
     }
@@ -49,9 +65,10 @@ impl Gate {
     /// `Unauthenticated`.
     fn enter(&self, authorization: Option<&str>) -> Result<AuthorizedEngine, ServiceError> {
         let token = authorization.and_then(token_of);
-        let caller = self.tokens.authenticate(token.as_deref())?;
+        let caller = self.services.tokens.authenticate(token.as_deref())?;
         Ok(AuthorizedEngine {
             engine: Arc::clone(&self.engine),
+            services: Arc::clone(&self.services),
             caller,
         })
     }
@@ -171,6 +188,7 @@ fn authorization_header(headers: &HeaderMap) -> Option<&str> {
 #[derive(Debug, Clone)]
 pub struct AuthorizedEngine {
     engine: Arc<dyn Engine>,
+    services: Arc<Services>,
     caller: Arc<Caller>,
 }
 
@@ -195,6 +213,14 @@ impl AuthorizedEngine {
     /// # Errors
     /// Also when the caller has no role in the request's database.
     pub async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
+        if command::is_command(&request.sql) {
+            return command::run(self, &request).await;
+        }
+        self.execute_sql(request).await
+    }
+
+    /// The same for what is SQL.
+    pub(crate) async fn execute_sql(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
         let request = self.authorize(request)?;
         self.engine.execute(request).await
     }
@@ -204,6 +230,9 @@ impl AuthorizedEngine {
     /// # Errors
     /// Also when the caller has no role in the request's database.
     pub async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
+        if command::is_command(&request.sql) {
+            return command::describe(self, &request).await;
+        }
         let request = self.authorize(request)?;
         self.engine.describe(request).await
     }
@@ -230,6 +259,14 @@ impl AuthorizedEngine {
                 access.check(&request.database, Permission::Create)?;
             }
             TableMode::Replace => access.check(&request.database, Permission::Administer)?,
+        }
+        // Whoever may read this machine's files could be its operator.
+        if let IngestSource::Url(url) = &request.source
+            && !["s3://", "az://", "gs://", "https://", "http://"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+        {
+            self.caller.check(ClusterPermission::ManageDatabases)?;
         }
         self.engine.ingest(request).await
     }
@@ -338,6 +375,62 @@ impl AuthorizedEngine {
         let mut all: BTreeMap<_, _> = self.engine.principals();
         all.remove(database)
             .ok_or_else(|| no_database(self.identity(), database))
+    }
+
+    /// The states of all databases. For commands, which show what the caller may see.
+    pub(crate) fn states(&self) -> BTreeMap<String, DatabaseState> {
+        self.engine.states()
+    }
+
+    /// The state of one database.
+    pub(crate) fn state(&self, database: &str) -> Result<DatabaseState, ServiceError> {
+        let mut states = self.engine.states();
+        states
+            .remove(database)
+            .ok_or_else(|| self.no_database(database))
+    }
+
+    pub(crate) fn no_database(&self, database: &str) -> ServiceError {
+        no_database(self.identity(), database)
+    }
+
+    /// See [`Engine::change`].
+    pub(crate) async fn change(
+        &self,
+        change: DatabaseChange,
+    ) -> Result<(Version, Digest), ServiceError> {
+        change.access.check_sees(&change.database)?;
+        self.engine.change(change).await
+    }
+
+    /// See [`Engine::capacity`].
+    pub(crate) fn capacity(&self) -> Vec<Capacity> {
+        self.engine.capacity()
+    }
+
+    /// See [`Engine::readiness`]; for those who may see what belongs to the whole cluster.
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.engine.readiness()
+    }
+
+    /// The node's tokens, without their secrets.
+    pub(crate) fn tokens(&self) -> Vec<TokenRecord> {
+        self.services.tokens.records()
+    }
+
+    /// Which commands ran lately.
+    pub(crate) fn command_log(&self) -> &Arc<CommandLog> {
+        &self.services.commands
+    }
+
+    /// The node's clock.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        self.services.commands.clock()
+    }
+
+    /// An id for something new.
+    pub(crate) fn new_id(&self) -> Uuid {
+        self.services.entropy.uuid()
     }
 
     /// The process's metrics, in Prometheus' text format.

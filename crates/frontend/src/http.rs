@@ -47,6 +47,11 @@ pub(crate) fn router(gate: Gate) -> Router {
             "/v1/rest/mgmt",
             post(kusto::query_v1).layer(DefaultBodyLimit::max(SQL_BYTES_MAX)),
         )
+        .route("/v1/rest/auth/metadata", get(kusto::auth_metadata))
+        .route(
+            "/v1/rest/ingest/{database}/{table}",
+            post(ingest::run_kusto).layer(DefaultBodyLimit::disable()),
+        )
         .route("/healthz", get(node::health))
         .route("/readyz", get(node::ready))
         .route("/metrics", get(node::metrics))

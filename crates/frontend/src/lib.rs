@@ -12,12 +12,14 @@
 //!   signals, logging.
 
 mod access;
+mod command;
 mod engine;
 mod error;
 mod flight;
 mod gate;
 mod http;
 mod metrics;
+mod principals;
 pub mod runtime;
 mod server;
 pub mod settings;
@@ -27,8 +29,9 @@ pub mod wire;
 
 pub use access::{Access, Caller, ClusterPermission, Permission};
 pub use engine::{
-    Answer, DatabaseReadiness, Description, Engine, IngestFormat, IngestReceipt, IngestRequest,
-    IngestSource, NodeIdentity, NodeRole, Readiness, Reject, SqlRequest, TableMode, TextOptions,
+    Answer, Capacity, DatabaseChange, DatabaseReadiness, Description, Engine, IngestFormat,
+    IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, Readiness, Reject,
+    SqlRequest, TableMode, TextOptions,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};

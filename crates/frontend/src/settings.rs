@@ -98,6 +98,15 @@ pub struct NodeArgs {
     #[arg(long, value_name = "FILE", env = "SLIPSTREAM_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
 
+    /// A directory of this machine whose files external tables may read; may be given several times [default: none].
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SLIPSTREAM_EXTERNAL_FILES",
+        value_delimiter = ','
+    )]
+    pub external_files: Vec<PathBuf>,
+
     /// Listen on an address that other machines reach, although there are no tokens and
     /// everybody is let in.
     #[arg(long, env = "SLIPSTREAM_INSECURE_LISTEN")]
@@ -141,6 +150,8 @@ pub struct NodeSettings {
     pub tokens: PathBuf,
     /// The node's certificate; none: connections are not encrypted.
     pub tls: Option<TlsFiles>,
+    /// Directories of this machine whose files external tables may read.
+    pub external_files: Vec<PathBuf>,
     /// Whether other machines may connect without authentication.
     pub insecure_listen: bool,
     /// What to log.
@@ -197,6 +208,7 @@ impl NodeSettings {
             memory_bytes_max: usize::try_from(self.query_memory_bytes).unwrap_or(usize::MAX),
             spill_directory: Some(self.data_dir.join("spill")),
             spill_bytes_max: self.spill_bytes_max,
+            external_files: self.external_files.clone(),
             concurrency_max: self.query_concurrency,
             queue_max: self.query_queue,
             deadline: self.query_timeout,
@@ -291,6 +303,11 @@ impl NodeArgs {
                 .unwrap_or(DEFAULT_QUERY_TIMEOUT),
             query_concurrency,
             query_queue: DEFAULT_QUERY_QUEUE,
+            external_files: if self.external_files.is_empty() {
+                file.external_files
+            } else {
+                self.external_files
+            },
             insecure_listen: self.insecure_listen || file.insecure_listen,
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_json: self.log_json || file.log_json,

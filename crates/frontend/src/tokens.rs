@@ -229,6 +229,17 @@ impl Tokens {
         self.file().is_some()
     }
 
+    /// The tokens, without their secrets.
+    pub(crate) fn records(&self) -> Vec<TokenRecord> {
+        self.file()
+            .map_or_else(Vec::new, |file| file.tokens.clone())
+    }
+
+    /// Where the time comes from.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Whoever has a token.
     ///
     /// # Errors

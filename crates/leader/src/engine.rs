@@ -8,16 +8,16 @@ use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use slipstream_catalog::{DatabaseOp, DatabaseState};
-use slipstream_follower::Registry;
+use slipstream_follower::{Registry, queries_capacity};
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, Caller, ClusterPermission, DatabaseDescription,
-    DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase, FollowerDescription,
-    IngestReceipt, IngestRequest, Invitation, InviteRequest, NodeIdentity, Permission, Readiness,
-    ServiceError, SqlRequest, TableMode,
+    Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
+    DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase,
+    FollowerDescription, IngestReceipt, IngestRequest, Invitation, InviteRequest, NodeIdentity,
+    Permission, Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
-    DatabaseId, DatabasePrincipal, Freshness, FreshnessRequirement, OverrideChange, TableId,
-    TableName, TableSchema, Timestamp, WhenStale,
+    DatabaseId, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
+    TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
 };
 use slipstream_query::{QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement};
 use slipstream_storage::check_storable;
@@ -514,6 +514,40 @@ impl Engine for LeaderEngine {
 
     fn overrides(&self) -> Vec<FollowerDatabase> {
         self.registry.overrides()
+    }
+
+    fn states(&self) -> BTreeMap<String, DatabaseState> {
+        let mut states = self.registry.states();
+        states.extend(self.cluster.states());
+        states
+    }
+
+    async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {
+        let request = SqlRequest {
+            database: Some(change.database),
+            access: change.access,
+            ..SqlRequest::default()
+        };
+        let outcome = Transaction::new(self, &request).apply(change.ops).await?;
+        match (outcome.committed, &request.database) {
+            (Some(committed), _) => Ok((committed.version, committed.digest)),
+            (None, Some(name)) => {
+                let state = self.cluster.writer(self.owned(name)?)?.state();
+                Ok((state.version(), state.digest()))
+            }
+            (None, None) => Err(ServiceError::internal("a change of no database")),
+        }
+    }
+
+    fn capacity(&self) -> Vec<Capacity> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let free = self.encoding.available_permits();
+        let encoding = Capacity {
+            resource: "Ingestions",
+            total: cores as u64,
+            consumed: cores.saturating_sub(free) as u64,
+        };
+        vec![queries_capacity(&self.runtime), encoding]
     }
 
     fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {

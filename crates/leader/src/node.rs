@@ -75,6 +75,7 @@ async fn serve(
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
+    let gate_entropy = entropy.clone();
     let cluster = Cluster::open(ClusterContext {
         name: settings.cluster.clone(),
         location: settings.location.clone(),
@@ -98,7 +99,7 @@ async fn serve(
     let is_owned: IsOwned = Arc::new(move |name| owner.catalog().database(name).is_some());
     let registry = Registry::start(identity.clone(), leaders, attachments, context, is_owned);
     let engine = LeaderEngine::new(identity, Arc::clone(&cluster), registry, query, ingest);
-    let gate = Gate::new(Arc::new(engine), tokens)
+    let gate = Gate::new(Arc::new(engine), tokens, gate_entropy)
         .asking_nodes_for_certificates(settings.asks_nodes_for_certificates());
     let sync = MetadataSyncServer::new(SyncService::new(Arc::clone(&cluster)));
     let admin = AdminServer::new(AdminService::new(Arc::clone(&cluster)));

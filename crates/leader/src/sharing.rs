@@ -297,7 +297,11 @@ fn check_matches(sharing: &TableLevelSharing, state: &DatabaseState) -> Result<(
                     let mut functions = state.functions();
                     functions.any(|known| fits(known.entity.name.as_str()))
                 }
-                EntityKind::ExternalTable | EntityKind::MaterializedView => false,
+                EntityKind::ExternalTable => {
+                    let mut tables = state.external_tables();
+                    tables.any(|known| fits(known.entity.name.as_str()))
+                }
+                EntityKind::MaterializedView => false,
             };
             if !is_there {
                 return Err(ServiceError::new(

@@ -167,6 +167,55 @@ impl<'a> Transaction<'a> {
                 ))
             })?;
         }
+        self.commit().await
+    }
+
+    /// Makes changes that stand fast already, then commits: what commands are made of.
+    pub(crate) async fn apply(mut self, ops: Vec<DatabaseOp>) -> Result<Outcome, ServiceError> {
+        for op in ops {
+            self.state_of(None)?;
+            self.check_permission(&op)?;
+            self.check_change(&op)?;
+            self.add(op)?;
+        }
+        self.commit().await
+    }
+
+    fn check_permission(&self, op: &DatabaseOp) -> Result<(), ServiceError> {
+        let (name, state) = self
+            .database
+            .as_ref()
+            .expect("the database is known before any change");
+        let permission = permission::permission_for(op, state, &self.ops);
+        self.request.access.check(name, permission)
+    }
+
+    /// Checks what the catalog cannot: it knows neither SQL nor Parquet.
+    fn check_change(&self, op: &DatabaseOp) -> Result<(), ServiceError> {
+        let storable = |schema: &arrow::datatypes::Schema| {
+            check_storable(schema).map_err(|error| invalid(error.to_string()))
+        };
+        match op {
+            DatabaseOp::CreateTable { schema, .. } => storable(&schema.arrow()),
+            DatabaseOp::AddColumn { field, .. } => {
+                storable(&arrow::datatypes::Schema::new(vec![field.clone()]))
+            }
+            DatabaseOp::PutFunction { function, .. } => Ok(QuerySession::check_function(function)?),
+            DatabaseOp::SetRowLevelSecurity {
+                table,
+                policy: Some(policy),
+            } => {
+                if let Some((database, _)) = &self.database {
+                    let session = self.session();
+                    session.check_row_level_security(database, table.as_str(), policy)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn commit(self) -> Result<Outcome, ServiceError> {
         let Some((name, state)) = self.database else {
             return Ok(Outcome {
                 committed: None,
@@ -372,12 +421,11 @@ impl<'a> Transaction<'a> {
 
     /// Notes a change, and moves the state on that later statements see.
     fn add(&mut self, op: DatabaseOp) -> Result<(), ServiceError> {
-        let (name, state) = self
+        self.check_permission(&op)?;
+        let (_, state) = self
             .database
             .as_mut()
             .expect("the database is known before any change");
-        let permission = permission::permission_for(&op, state, &self.ops);
-        self.request.access.check(name, permission)?;
         *state = state.preview(std::slice::from_ref(&op)).map_err(rejected)?;
         self.ops.push(op);
         Ok(())

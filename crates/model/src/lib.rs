@@ -20,6 +20,7 @@
 //! assert_eq!(at.to_string(), "2013-01-01T05:00:00Z");
 //! ```
 
+mod caching;
 mod digest;
 mod extent;
 mod external;
@@ -35,6 +36,7 @@ mod sharing;
 mod statistics;
 mod time;
 
+pub use caching::{CachingSource, EffectiveCaching, LeaderCaching};
 pub use digest::{Digest, DigestBuilder, DigestParseError};
 pub use extent::{ColumnStatistics, Extent, SortOrder};
 pub use external::{EXTERNAL_LOCATIONS_MAX, ExternalFormat, ExternalTable, InvalidExternalTable};

@@ -33,6 +33,11 @@ impl Admission {
         }
     }
 
+    /// How many could run now.
+    pub(crate) fn free(&self) -> usize {
+        self.running.available_permits()
+    }
+
     /// Waits for a turn.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ mod admission;
 mod counters;
 mod deadline;
 mod error;
+mod external;
 mod functions;
 mod identity;
 mod log;

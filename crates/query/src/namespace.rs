@@ -12,7 +12,7 @@ use slipstream_catalog::{DatabaseState, TableState};
 use crate::suggestion::did_you_mean;
 use crate::system::SystemSchema;
 use crate::table::SnapshotTable;
-use crate::{QueryError, QueryErrorKind, QueryRuntime, identity};
+use crate::{QueryError, QueryErrorKind, QueryRuntime, external, identity};
 
 /// The one catalog.
 pub const CATALOG: &str = "cluster";
@@ -158,13 +158,17 @@ impl DatabaseSchema {
 #[async_trait]
 impl SchemaProvider for DatabaseSchema {
     fn table_names(&self) -> Vec<String> {
-        self.state
-            .tables()
-            .map(|table| table.name.to_string())
+        let tables = self.state.tables().map(|table| table.name.to_string());
+        let external = self.state.external_tables();
+        tables
+            .chain(external.map(|known| known.entity.name.to_string()))
             .collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if let Some(known) = self.state.external_table(name) {
+            return external::provider(&self.runtime, &known.entity).map(Some);
+        }
         let Some(table) = self.state.table(name) else {
             return Ok(None);
         };
@@ -178,6 +182,6 @@ impl SchemaProvider for DatabaseSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.state.table(name).is_some()
+        self.state.table(name).is_some() || self.state.external_table(name).is_some()
     }
 }

@@ -33,6 +33,8 @@ pub struct QueryOptions {
     pub spill_directory: Option<PathBuf>,
     /// Bytes that all queries may spill together.
     pub spill_bytes_max: u64,
+    /// Directories of this machine whose files external tables may read; none by default.
+    pub external_files: Vec<PathBuf>,
     /// Queries that run at one time.
     pub concurrency_max: usize,
     /// Queries that wait for their turn; one more is refused.
@@ -50,6 +52,7 @@ impl Default for QueryOptions {
             memory_bytes_max: MEMORY_BYTES,
             spill_directory: None,
             spill_bytes_max: SPILL_BYTES,
+            external_files: Vec::new(),
             concurrency_max: CONCURRENCY,
             queue_max: QUEUE,
             deadline: DEADLINE,

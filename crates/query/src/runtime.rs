@@ -103,6 +103,12 @@ impl QueryRuntime {
         QuerySession::new(Arc::clone(self), databases, cluster)
     }
 
+    /// How many queries may run at one time, and how many do.
+    pub fn slots(&self) -> (usize, usize) {
+        let total = self.options.concurrency_max;
+        (total, total.saturating_sub(self.admission.free()))
+    }
+
     /// Bytes that operators of all queries hold now.
     pub fn memory_bytes_reserved(&self) -> usize {
         self.base.runtime_env().memory_pool.reserved()
@@ -137,6 +143,8 @@ fn environment(options: &QueryOptions) -> Result<RuntimeEnv, QueryError> {
         .with_disk_manager_builder(disk)
         .with_memory_pool(Arc::new(pool))
         .with_metadata_cache_limit(footer_bytes)
+        // Only external tables are listed, and their files come and go.
+        .with_object_list_cache_limit(0)
         .build()?;
     Ok(environment)
 }

@@ -52,5 +52,5 @@ pub use extent::{
 pub use metered::RequestCounts;
 pub use path::BucketPath;
 pub use size::batch_bytes;
-pub use url::{BucketUrl, open_object};
+pub use url::{BucketUrl, open_object, open_store};
 pub use writer::{BucketWriter, CreateOutcome};

@@ -16,6 +16,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
+use crate::metered::MeteredStore;
 use crate::{StorageError, StorageErrorKind};
 
 /// A store that cannot be connected to within this is reported, rather than waited for: longer
@@ -85,6 +86,15 @@ pub fn open_object(address: &str) -> Result<(Arc<dyn ObjectStore>, Path), Storag
         )));
     }
     Ok((store, path))
+}
+
+/// The store that an address is in, from its bucket or host on; for reading only.
+///
+/// # Errors
+/// When the address is malformed, or of a kind that is not known. No request is made.
+pub fn open_store(address: &str) -> Result<Arc<dyn ObjectStore>, StorageError> {
+    let (store, _) = build(&parse(address)?)?;
+    Ok(Arc::new(MeteredStore::new(store).read_only()))
 }
 
 fn invalid(message: String) -> StorageError {

@@ -144,8 +144,18 @@ impl Ask<'_> {
 
 impl Client {
     pub(crate) fn new(base: &str) -> Self {
+        Self::with_token(base, None)
+    }
+
+    /// A client that shows a token.
+    pub(crate) fn with_token(base: &str, token: Option<&str>) -> Self {
+        let mut headers = HeaderMap::new();
+        if let Some(bearer) = token.and_then(|token| format!("Bearer {token}").parse().ok()) {
+            headers.insert(reqwest::header::AUTHORIZATION, bearer);
+        }
         let http = reqwest::Client::builder()
             .no_proxy()
+            .default_headers(headers)
             .timeout(Duration::from_secs(240))
             .build()
             .unwrap_or_default();
@@ -153,6 +163,56 @@ impl Client {
             http,
             base: base.to_owned(),
         }
+    }
+
+    /// Sends any request; gives the status and the body as text.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, String)> {
+        let method = reqwest::Method::from_bytes(method.as_bytes())?;
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// Runs a management command as Kusto's clients do; gives its rows, each by column name.
+    pub(crate) async fn command(&self, database: &str, text: &str) -> Result<Vec<Value>> {
+        let body = json!({"db": database, "csl": text});
+        let (status, answer) = self.post_json("/v1/rest/mgmt", &body).await?;
+        ensure!(status == 200, "{text}: {status} {answer}");
+        let table = &answer["Tables"][0];
+        let columns = table["Columns"].as_array().context("columns")?;
+        let names: Vec<_> = columns.iter().map(|c| c["ColumnName"].as_str()).collect();
+        let rows = table["Rows"].as_array().context("rows")?.iter().map(|row| {
+            let values = row.as_array().into_iter().flatten().cloned();
+            let named = names.iter().map(|name| name.unwrap_or_default().to_owned());
+            Value::Object(named.zip(values).collect())
+        });
+        Ok(rows.collect())
+    }
+
+    /// Runs a command that is expected to be refused; gives the status, code and message.
+    pub(crate) async fn command_refused(&self, database: &str, text: &str) -> Result<ApiError> {
+        let body = json!({"db": database, "csl": text});
+        let (status, answer) = self.post_json("/v1/rest/mgmt", &body).await?;
+        ensure!(status >= 400, "{text} was answered: {answer}");
+        let field = |name: &str| {
+            answer["error"][name]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Ok(ApiError {
+            status,
+            code: field("code"),
+            message: field("@message"),
+        })
     }
 
     /// A question about a database.

@@ -35,6 +35,7 @@ pub(crate) struct Node {
     grpc: String,
     http: String,
     client: Client,
+    token: Option<String>,
 }
 
 impl Node {
@@ -68,6 +69,7 @@ impl Node {
             grpc: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
             client: Client::new("http://127.0.0.1:0"),
+            token: None,
         };
         node.launch().await?;
         Ok(node)
@@ -95,7 +97,7 @@ impl Node {
         let addresses = self.wait_for_addresses(&address_file).await?;
         self.grpc = field(&addresses, "grpc")?;
         self.http = field(&addresses, "http")?;
-        self.client = Client::new(&format!("http://{}", self.http));
+        self.client = self.as_caller(self.token.as_deref());
         Ok(())
     }
 
@@ -255,6 +257,17 @@ impl Node {
 
     fn log_tail(&self) -> String {
         tail(&self.log, 40)
+    }
+
+    /// A client of this node that shows a token.
+    pub(crate) fn as_caller(&self, token: Option<&str>) -> Client {
+        Client::with_token(&self.http_url(), token)
+    }
+
+    /// From now on the node's own client shows a token.
+    pub(crate) fn set_token(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
+        self.client = self.as_caller(Some(token));
     }
 
     /// The node's own directory.

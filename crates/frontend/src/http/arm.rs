@@ -5,7 +5,9 @@
 //! must be the node's own. Operations are done when they are answered, but for a configuration
 //! whose first synchronisation is under way: its `provisioningState` says so, and is polled.
 
+mod assignments;
 mod duration;
+mod operation;
 mod path;
 mod resource;
 
@@ -14,7 +16,7 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -76,6 +78,7 @@ type Answer = Result<Response, ArmError>;
 pub(super) async fn run(
     engine: Result<AuthorizedEngine, ServiceError>,
     method: Method,
+    headers: HeaderMap,
     Path(rest): Path<String>,
     Query(query): Query<HashMap<String, String>>,
     body: Bytes,
@@ -84,8 +87,10 @@ pub(super) async fn run(
         Ok(engine) => engine,
         Err(error) => return ArmError(error).into_response(),
     };
+    let host = headers.get("host").and_then(|host| host.to_str().ok());
     let request = Request {
         engine,
+        host: host.map(ToOwned::to_owned),
         query,
         body,
     };
@@ -97,6 +102,8 @@ pub(super) async fn run(
 
 struct Request {
     engine: AuthorizedEngine,
+    /// Where the client found this node.
+    host: Option<String>,
     query: HashMap<String, String>,
     body: Bytes,
 }
@@ -114,6 +121,9 @@ impl Request {
                 "the query parameter api-version is missing: add api-version=2025-02-14",
             )
             .into());
+        }
+        if let Some(id) = path::operation(rest) {
+            return Ok(ok(operation::status(&self.engine, id)?));
         }
         let (scope, resource) = path::parse(rest)?;
         let cluster = &self.engine.identity().cluster;
@@ -141,6 +151,22 @@ impl Request {
             (&Method::POST, Resource::Invite(name)) => self.invite(name).await,
             (&Method::POST, Resource::ListFollowers) => Ok(ok(self.followers(&scope, false)?)),
             (&Method::GET, Resource::ListFollowers) => Ok(ok(self.followers(&scope, true)?)),
+            (&Method::GET, Resource::Assignments(database)) => {
+                Ok(ok(assignments::list(&self.engine, &database, &scope)?))
+            }
+            (&Method::GET, Resource::Assignment(database, name)) => Ok(ok(assignments::get(
+                &self.engine,
+                &database,
+                &name,
+                &scope,
+            )?)),
+            (&Method::PUT, Resource::Assignment(database, name)) => {
+                self.put_assignment(&scope, &database, &name).await
+            }
+            (&Method::DELETE, Resource::Assignment(database, name)) => {
+                let deleted = assignments::delete(&self.engine, &database, &name).await?;
+                Ok(status_of_delete(deleted).into_response())
+            }
             (&Method::POST, Resource::DetachFollowers) => self.detach_follower().await,
             (method, _) => Err(ServiceError::new(
                 ErrorKind::Unsupported,
@@ -204,6 +230,23 @@ impl Request {
         };
         let location = &self.engine.identity().location;
         let resource = resource::configuration(&attachment, scope, location);
+        let mut response = (status, Json(resource)).into_response();
+        let host = self.host.as_deref();
+        operation::announce(&attachment, scope, location, host, response.headers_mut());
+        Ok(response)
+    }
+
+    async fn put_assignment(&self, scope: &Scope, database: &str, name: &str) -> Answer {
+        let body = self.read("principal assignment")?;
+        let is_new = assignments::put(&self.engine, database, name, body).await?;
+        let status = if is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        // On a follower whose kind leaves overrides out, what was just put does not show.
+        let resource = assignments::get(&self.engine, database, name, scope)
+            .unwrap_or_else(|_| json!({"name": name}));
         Ok((status, Json(resource)).into_response())
     }
 
@@ -348,6 +391,15 @@ impl Request {
         let name = &body.attached_database_configuration_name;
         self.engine.detach_follower(&cluster, name).await?;
         Ok(StatusCode::OK.into_response())
+    }
+}
+
+/// What is not there is deleted: so Resource Manager has it.
+const fn status_of_delete(was_there: bool) -> StatusCode {
+    if was_there {
+        StatusCode::OK
+    } else {
+        StatusCode::NO_CONTENT
     }
 }
 

@@ -1,10 +1,10 @@
 //! `POST /v1/ingest/{database}/{table}`: the body is the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery};
+use axum::extract::{Path, Query, RawQuery};
 use futures::StreamExt;
 
 use crate::metrics::Timer;
@@ -24,6 +24,57 @@ pub(super) async fn run(
     let result = engine.ingest(request).await;
     timer.finish(&result);
     result.map(Json)
+}
+
+/// `POST /v1/rest/ingest/{database}/{table}?streamFormat=Csv`: Kusto's streaming ingestion. What
+/// it takes is durable and visible when it is answered.
+pub(super) async fn run_kusto(
+    engine: AuthorizedEngine,
+    Path((database, table)): Path<(String, String)>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Body,
+) -> Result<Json<serde_json::Value>, ServiceError> {
+    let timer = Timer::start("http", "kusto_ingest");
+    let result = async {
+        let mut request = parse(database, table, "", body)?;
+        let format = query.get("streamFormat").map_or("csv", String::as_str);
+        request.format = Some(match format.to_ascii_lowercase().as_str() {
+            "csv" => IngestFormat::Csv,
+            "json" | "multijson" | "singlejson" => IngestFormat::Jsonl,
+            "parquet" => IngestFormat::Parquet,
+            other => {
+                return Err(ServiceError::invalid(format!(
+                    "streamFormat={other}: Csv, Json or Parquet is expected"
+                )));
+            }
+        });
+        if query
+            .get("mappingName")
+            .is_some_and(|name| !name.is_empty())
+        {
+            return Err(ServiceError::invalid(
+                "mappingName: there are no ingestion mappings; CSV comes in the table's order, and \
+                 JSON by the columns' names",
+            ));
+        }
+        // Kusto's CSV has no line of names.
+        request.text.header = false;
+        engine.ingest(request).await
+    };
+    let result = result.await;
+    timer.finish(&result);
+    let receipt = result?;
+    Ok(Json(serde_json::json!({
+        "Tables": [{
+            "TableName": "Table_0",
+            "Columns": [
+                {"ColumnName": "ConsumptionMode", "DataType": "String", "ColumnType": "string"},
+                {"ColumnName": "Version", "DataType": "Int64", "ColumnType": "long"},
+                {"ColumnName": "RowCount", "DataType": "Int64", "ColumnType": "long"},
+            ],
+            "Rows": [["StreamingIngestion", receipt.version, receipt.rows]],
+        }]
+    })))
 }
 
 fn parse(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
@@ -22,13 +22,16 @@ use slipstream_query::{Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
 use crate::metrics::Timer;
-use crate::{AuthorizedEngine, ErrorKind, ServiceError, SqlRequest};
+use crate::{AuthorizedEngine, ErrorKind, Gate, ServiceError, SqlRequest};
 
 /// The frames before the rows. Clients that stream read the fields in this order.
 const OPENING: &str = r#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Version":"v2.0"},
 {"FrameType":"DataTable","TableId":0,"TableKind":"QueryProperties","TableName":"@ExtendedProperties","Columns":[{"ColumnName":"TableId","ColumnType":"int"},{"ColumnName":"Key","ColumnType":"string"},{"ColumnName":"Value","ColumnType":"dynamic"}],"Rows":[]}"#;
 /// The header by which a client names its request.
 const CLIENT_REQUEST_ID: &str = "x-ms-client-request-id";
+
+/// What Kusto's clients name when nobody named a database.
+const NO_DATABASE: &str = "NetDefaultDB";
 
 /// A request as Kusto's clients send it.
 #[derive(Debug, Deserialize)]
@@ -57,13 +60,19 @@ pub(super) async fn query_v2(
     let timer = Timer::start("http", "kusto_query");
     let result = start(engine, &body, peer).await;
     timer.finish(&result);
-    let mut rows = match result {
-        Ok(rows) => rows,
+    let Started { mut rows, rows_max } = match result {
+        Ok(started) => started,
         Err(error) => return failure(&error, &headers),
     };
     // What fails before the first rows decides the status; later only the last frame can tell.
     match rows.next().await.transpose() {
-        Ok(first) => frames(rows, first, &request_id(&headers)),
+        Ok(first) => {
+            let count = first.as_ref().map_or(0, RecordBatch::num_rows) as u64;
+            match check_rows(count, rows_max) {
+                Ok(()) => frames(rows, rows_max, first, &request_id(&headers)),
+                Err(error) => failure(&error, &headers),
+            }
+        }
         Err(error) => failure(&error.into(), &headers),
     }
 }
@@ -79,7 +88,7 @@ pub(super) async fn query_v1(
     let result = start(engine, &body, peer).await;
     timer.finish(&result);
     match result {
-        Ok(rows) => match table(rows).await {
+        Ok(started) => match table(started).await {
             Ok(table) => answered(Body::from(table), &request_id(&headers)),
             Err(error) => failure(&error, &headers),
         },
@@ -87,35 +96,54 @@ pub(super) async fn query_v1(
     }
 }
 
+/// `GET /v1/rest/auth/metadata`: which authority issues tokens. Here it is the node itself, so
+/// there is no login page to send anybody to; clients that bring a token ask and go on.
+pub(super) async fn auth_metadata(State(gate): State<Gate>) -> Json<Value> {
+    let resource = format!("https://{}.slipstream.invalid", gate.identity().cluster);
+    Json(json!({
+        "AzureAD": {
+            "LoginEndpoint": resource,
+            "LoginMfaRequired": false,
+            "KustoClientAppId": "00000000-0000-0000-0000-000000000000",
+            "KustoClientRedirectUri": "http://localhost",
+            "KustoServiceResourceId": resource,
+            "FirstPartyAuthorityUrl": resource,
+        }
+    }))
+}
+
+/// A query that was taken, and how many rows its answer may have.
+struct Started {
+    rows: QueryStream,
+    rows_max: Option<u64>,
+}
+
 async fn start(
     engine: Result<AuthorizedEngine, ServiceError>,
     body: &[u8],
     peer: SocketAddr,
-) -> Result<QueryStream, ServiceError> {
+) -> Result<Started, ServiceError> {
     let engine = engine?;
     let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
         ServiceError::invalid(format!(
             "the body is not {{\"db\": ..., \"csl\": ...}}: {error}"
         ))
     })?;
-    if request.csl.trim_start().starts_with('.') {
-        return Err(ServiceError::new(
-            ErrorKind::Unsupported,
-            "unsupported",
-            "management commands are not taken yet: use SQL, and the tables in slipstream.*",
-        ));
-    }
     let properties = properties(request.properties)?;
     let timeout = properties
         .options
         .get("servertimeout")
         .and_then(Value::as_str);
+    let rows_max = rows_max(&properties.options)?;
+    check_datascope(&properties.options)?;
     let parameters = properties.parameters.into_iter();
     let parameters = parameters
         .map(|(name, value)| Ok((name, value::parameter(&value)?)))
         .collect::<Result<Vec<_>, ServiceError>>()?;
     let request = SqlRequest {
-        database: request.db.filter(|name| !name.is_empty()),
+        database: request
+            .db
+            .filter(|name| !name.is_empty() && name != NO_DATABASE),
         sql: request.csl,
         parameters: if parameters.is_empty() {
             Parameters::default()
@@ -126,7 +154,47 @@ async fn start(
         client: format!("kusto {peer}"),
         ..SqlRequest::default()
     };
-    Ok(engine.execute(request).await?.rows)
+    let rows = engine.execute(request).await?.rows;
+    Ok(Started { rows, rows_max })
+}
+
+/// `truncationmaxrecords`: an answer with more rows fails, rather than being cut in silence
+/// (*Query limits*). `notruncation` lifts it.
+fn rows_max(options: &Map<String, Value>) -> Result<Option<u64>, ServiceError> {
+    if options.get("notruncation").and_then(Value::as_bool) == Some(true) {
+        return Ok(None);
+    }
+    let Some(value) = options.get("truncationmaxrecords") else {
+        return Ok(None);
+    };
+    let count = value.as_u64();
+    let count = count.or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+    count.map(Some).ok_or_else(|| {
+        ServiceError::invalid(format!("truncationmaxrecords {value} is no number of rows"))
+    })
+}
+
+fn check_rows(count: u64, rows_max: Option<u64>) -> Result<(), ServiceError> {
+    match rows_max {
+        Some(rows_max) if count > rows_max => Err(ServiceError::new(
+            ErrorKind::ResourcesExhausted,
+            "E_QUERY_RESULT_SET_TOO_LARGE",
+            format!("the answer has more rows than truncationmaxrecords allows, {rows_max}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `query_datascope`: without a hot cache every extent is as far away as any other.
+fn check_datascope(options: &Map<String, Value>) -> Result<(), ServiceError> {
+    match options.get("query_datascope").and_then(Value::as_str) {
+        None | Some("default" | "all") => Ok(()),
+        Some(other) => Err(ServiceError::new(
+            ErrorKind::Unsupported,
+            "unsupported",
+            format!("query_datascope '{other}': this version answers from all data only"),
+        )),
+    }
 }
 
 fn properties(value: Value) -> Result<Properties, ServiceError> {
@@ -213,11 +281,13 @@ fn one_api(error: &ServiceError, request_id: &str) -> Value {
 }
 
 /// One table, as v1 has it.
-async fn table(mut rows: QueryStream) -> Result<String, ServiceError> {
+async fn table(started: Started) -> Result<String, ServiceError> {
+    let Started { mut rows, rows_max } = started;
     let columns = Columns::new(&rows.schema());
     let mut all = Vec::new();
     while let Some(batch) = rows.next().await {
         all.extend(columns.rows(&batch?)?);
+        check_rows(all.len() as u64, rows_max)?;
     }
     let described: Vec<_> = columns.describe(|kind| {
         let ColumnKind {
@@ -232,7 +302,12 @@ async fn table(mut rows: QueryStream) -> Result<String, ServiceError> {
 
 /// The frames of a v2 answer, rows as they come. What fails in the middle is told in the last
 /// frame, where clients look for it.
-fn frames(rows: QueryStream, first: Option<RecordBatch>, request_id: &str) -> Response {
+fn frames(
+    rows: QueryStream,
+    rows_max: Option<u64>,
+    first: Option<RecordBatch>,
+    request_id: &str,
+) -> Response {
     let columns = Columns::new(&rows.schema());
     let described = columns.describe(|kind| json!({"ColumnType": kind.column_type}));
     let opening = format!(
@@ -242,6 +317,8 @@ fn frames(rows: QueryStream, first: Option<RecordBatch>, request_id: &str) -> Re
     );
     let state = Frames {
         rows,
+        rows_max,
+        row_count: 0,
         first,
         columns,
         request_id: request_id.to_owned(),
@@ -258,6 +335,8 @@ fn frames(rows: QueryStream, first: Option<RecordBatch>, request_id: &str) -> Re
 
 struct Frames {
     rows: QueryStream,
+    rows_max: Option<u64>,
+    row_count: u64,
     /// The batch that was waited for before the answer began.
     first: Option<RecordBatch>,
     columns: Columns,
@@ -279,7 +358,12 @@ impl Frames {
             Some(first) => Some(Ok(first)),
             None => self.rows.next().await,
         };
-        let batch = batch.map(|batch| self.columns.rows(&batch?));
+        let batch = batch.map(|batch| {
+            let rows = self.columns.rows(&batch?)?;
+            self.row_count += rows.len() as u64;
+            check_rows(self.row_count, self.rows_max)?;
+            Ok(rows)
+        });
         match batch {
             Some(Ok(rows)) => {
                 let mut text = String::new();

@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use slipstream_model::{
-    ClusterName, Digest, Freshness, ManualClock, Timestamp, Version, WhenStale,
+    ClusterName, Digest, Entropy, Freshness, ManualClock, Timestamp, Version, WhenStale,
 };
 use slipstream_query::QueryStream;
 use tower::ServiceExt;
@@ -119,7 +119,8 @@ async fn send(engine: &Arc<Scripted>, request: Request<Body>) -> Response<Body> 
     let engine: Arc<dyn Engine> = Arc::clone(engine) as _;
     let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
     let tokens = Tokens::open("there is no such file".into(), clock).expect("open to all");
-    router(Gate::new(engine, Arc::new(tokens)))
+    let entropy = Entropy::from_seed(1);
+    router(Gate::new(engine, Arc::new(tokens), entropy))
         .oneshot(request)
         .await
         .expect("the router never fails")

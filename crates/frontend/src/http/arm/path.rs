@@ -23,6 +23,8 @@ pub(super) enum Resource {
     Invite(String),
     ListFollowers,
     DetachFollowers,
+    Assignments(String),
+    Assignment(String, String),
 }
 
 impl Scope {
@@ -94,11 +96,31 @@ pub(super) fn parse(rest: &str) -> Result<(Scope, Resource), ServiceError> {
         ["databases"] => Resource::Databases,
         ["databases", _] => Resource::Database(named(1)),
         ["databases", _, "invitefollower"] => Resource::Invite(named(1)),
+        ["databases", _, "principalassignments"] => Resource::Assignments(named(1)),
+        ["databases", _, "principalassignments", _] => Resource::Assignment(named(1), named(3)),
         ["listfollowerdatabases"] => Resource::ListFollowers,
         ["detachfollowerdatabases"] => Resource::DetachFollowers,
         _ => return Err(unknown()),
     };
     Ok((scope, resource))
+}
+
+/// The id of the operation that a path asks for, when it asks for one.
+pub(super) fn operation(rest: &str) -> Option<&str> {
+    let segments: Vec<&str> = rest.trim_end_matches('/').split('/').collect();
+    let [_, providers, provider, locations, _, results, id] = segments[..] else {
+        return None;
+    };
+    let fixed = [
+        (providers, "providers"),
+        (provider, "Microsoft.Kusto"),
+        (locations, "locations"),
+        (results, "operationResults"),
+    ];
+    let is_one = fixed
+        .iter()
+        .all(|(found, expected)| found.eq_ignore_ascii_case(expected));
+    is_one.then_some(id)
 }
 
 /// The cluster that a resource id names: its last segment.

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType, UInt64Type,
+    DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType, UInt64Type,
 };
 use arrow::json::ArrayWriter;
 use arrow::util::display::array_value_to_string;
@@ -14,6 +14,7 @@ use datafusion::common::ScalarValue;
 use serde_json::{Number, Value};
 
 use crate::ServiceError;
+use crate::command::rows::KUSTO_TYPE;
 
 /// What Kusto calls a column: in v2 by its own name, in v1 by .NET's too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,17 @@ fn kind_of(data_type: &DataType) -> ColumnKind {
     }
 }
 
+/// A field may say what Kusto calls its type, where Arrow has none for it.
+fn kind_of_field(field: &Field) -> ColumnKind {
+    let said = field.metadata().get(KUSTO_TYPE).map(String::as_str);
+    match said {
+        Some("guid") => kind("guid", "Guid"),
+        Some("dynamic") => kind("dynamic", "Object"),
+        Some("timespan") => kind("timespan", "TimeSpan"),
+        _ => kind_of(field.data_type()),
+    }
+}
+
 /// The columns of an answer.
 #[derive(Debug)]
 pub(super) struct Columns(Vec<(String, ColumnKind)>);
@@ -61,7 +73,7 @@ impl Columns {
         let columns = schema.fields().iter();
         Self(
             columns
-                .map(|field| (field.name().clone(), kind_of(field.data_type())))
+                .map(|field| (field.name().clone(), kind_of_field(field)))
                 .collect(),
         )
     }
@@ -159,6 +171,14 @@ fn datetime(nanos: i64) -> Value {
 }
 
 fn dynamic(array: &ArrayRef) -> Result<Vec<Value>, arrow::error::ArrowError> {
+    if let Some(texts) = array.as_string_opt::<i32>() {
+        // A column that is declared dynamic holds JSON as text, or should.
+        let parsed = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        return Ok(texts
+            .iter()
+            .map(|text| text.map_or(Value::Null, parsed))
+            .collect());
+    }
     let batch = RecordBatch::try_from_iter_with_nullable([("v", ArrayRef::clone(array), true)])?;
     let mut writer = ArrayWriter::new(Vec::new());
     writer.write(&batch)?;

@@ -1,0 +1,74 @@
+//! Policies and principals as the JSON that Kusto's columns hold.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slipstream_kusto::format_timespan;
+use slipstream_model::{
+    CachingPolicy, DatabasePrincipal, Overrides, RetentionPolicy, RowLevelSecurity,
+};
+
+/// A caching policy, as `.show ... policy caching` has it.
+pub(super) fn caching(policy: &CachingPolicy) -> Value {
+    let windows = policy.hot_windows.iter().map(
+        |window| json!({"MinValue": window.min.to_string(), "MaxValue": window.max.to_string()}),
+    );
+    json!({
+        "DataHotSpan": format_timespan(policy.data_hot_span),
+        "IndexHotSpan": format_timespan(policy.index_hot_span),
+        "HotWindows": Value::from_iter(windows),
+    })
+}
+
+/// A caching policy, as `.show follower database` has it: spans are objects there.
+pub(super) fn caching_override(policy: &CachingPolicy) -> Value {
+    let span = |span: Duration| json!({"Value": format_timespan(span)});
+    let mut value = json!({
+        "DataHotSpan": span(policy.data_hot_span),
+        "IndexHotSpan": span(policy.index_hot_span),
+    });
+    if !policy.hot_windows.is_empty() {
+        value["HotWindows"] = caching(policy)["HotWindows"].take();
+    }
+    value
+}
+
+/// The overrides of tables and materialized views: `{"T": {"CachingPolicyOverride": ...}}`. The
+/// names of materialized views begin with `_MV_`.
+pub(super) fn table_overrides(overrides: &Overrides) -> Value {
+    let entry = |policy| json!({"CachingPolicyOverride": caching_override(policy)});
+    let tables = overrides.table_caching_policies.iter();
+    let tables = tables.map(|(name, policy)| (name.clone(), entry(policy)));
+    let views = overrides.materialized_view_caching_policies.iter();
+    let views = views.map(|(name, policy)| (format!("_MV_{name}"), entry(policy)));
+    Value::Object(tables.chain(views).collect())
+}
+
+/// Who has which role.
+pub(super) fn principals(principals: &[DatabasePrincipal]) -> Value {
+    let all = principals.iter().map(|known| {
+        json!({
+            "Principal": {
+                "FullyQualifiedName": known.principal.as_str(),
+                "DisplayName": known.principal.id(),
+                "Type": known.principal.kind().to_string(),
+                "Notes": known.notes.clone().unwrap_or_default(),
+            },
+            "Role": known.role.to_string(),
+        })
+    });
+    Value::from_iter(all)
+}
+
+/// A retention policy.
+pub(super) fn retention(policy: RetentionPolicy) -> Value {
+    json!({
+        "SoftDeletePeriod": format_timespan(policy.soft_delete_period),
+        "Recoverability": if policy.is_recoverable { "Enabled" } else { "Disabled" },
+    })
+}
+
+/// A row-level security policy.
+pub(super) fn security(policy: &RowLevelSecurity) -> Value {
+    json!({"IsEnabled": policy.is_enabled, "Query": policy.predicate})
+}

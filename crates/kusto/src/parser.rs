@@ -1,0 +1,82 @@
+//! From tokens to a command.
+
+mod alter;
+mod create;
+mod cursor;
+mod follower;
+mod policy;
+mod principals;
+mod show;
+
+use crate::lexer::{self, Kind};
+use crate::{Command, SyntaxError};
+use cursor::{Cursor, Parsed};
+
+/// The longest text that is looked at: a function's body is far shorter.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// Reads one command.
+///
+/// # Errors
+/// When the text is none; the error says where, and what was expected there.
+pub fn parse(text: &str) -> Result<Command, SyntaxError> {
+    if text.len() > COMMAND_BYTES_MAX {
+        let message = format!("a command has at most {COMMAND_BYTES_MAX} bytes");
+        return Err(SyntaxError::new("", &[], 0..0, message));
+    }
+    let tokens =
+        lexer::tokens(text).map_err(|(span, what)| SyntaxError::new(text, &[], span, what))?;
+    let mut cursor = Cursor::new(text, &tokens);
+    let parsed = command(&mut cursor).and_then(|command| {
+        cursor.sign_opt(';');
+        cursor.end()?;
+        Ok(command)
+    });
+    parsed.map_err(|failed| cursor.explain(failed))
+}
+
+fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
+    c.sign('.')?;
+    if c.word_opt("show") {
+        return show::show(c).map(Command::Show);
+    }
+    if c.word_opt("create") {
+        return create::create(c);
+    }
+    if c.word_opt("create-merge") {
+        return create::create_merge(c);
+    }
+    if c.word_opt("create-or-alter") {
+        return create::create_or_alter(c);
+    }
+    if c.word_opt("alter") {
+        return alter::alter(c);
+    }
+    if c.word_opt("alter-merge") {
+        return alter::alter_merge(c);
+    }
+    if c.word_opt("delete") {
+        return alter::delete(c);
+    }
+    if c.word_opt("drop") {
+        return alter::drop(c);
+    }
+    if c.word_opt("rename") {
+        return alter::rename(c);
+    }
+    if c.word_opt("add") {
+        return principals::add(c);
+    }
+    if c.word_opt("set") {
+        return principals::set(c);
+    }
+    c.fail()
+}
+
+/// A word that is no literal and no sign.
+fn is_word(kind: &Kind, word: &str) -> bool {
+    matches!(kind, Kind::Word(found) if found.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,689 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use slipstream_model::{
+    CachingPoliciesModificationKind, CachingPolicy, ClusterRole, DatabasePrincipal, DatabaseRole,
+    EntityKind, EntityName, HotWindow, OverrideChange, PrincipalsModificationKind,
+};
+
+use super::*;
+use crate::{
+    ColumnDefinition, ColumnType, DatabaseView, ExtentScope, ExternalFormat,
+    ExternalTableDefinition, ExternalTablePutMode, FunctionCommand, FunctionParameterDefinition,
+    FunctionPutMode, PolicyEntity, PolicyKind, PolicyTarget, PrincipalsAction, PrincipalsChange,
+    RetentionPolicy, Show, TableDefinition, TablePutMode, TableView, TagFilter, TagOperator,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn entity(kind: EntityKind, name: &str) -> EntityName {
+    EntityName {
+        kind,
+        name: name.to_owned(),
+    }
+}
+
+fn follower(change: OverrideChange) -> Command {
+    Command::Follower {
+        database: "D".to_owned(),
+        change,
+    }
+}
+
+fn hot(entities: Vec<EntityName>, days: u32) -> Command {
+    follower(OverrideChange::SetCaching {
+        entities,
+        policy: CachingPolicy::hot(DAY * days),
+    })
+}
+
+fn principal(role: DatabaseRole, name: &str, notes: Option<&str>) -> DatabasePrincipal {
+    DatabasePrincipal {
+        role,
+        principal: name.parse().expect("a principal"),
+        notes: notes.map(str::to_owned),
+    }
+}
+
+/// Every form of *Follower cluster commands*.
+fn follower_commands() -> Vec<(&'static str, Command)> {
+    use EntityKind::{MaterializedView as View, Table};
+    let ada = || vec!["aaduser=ada".parse().expect("a principal")];
+    vec![
+        (
+            ".show follower database D",
+            Command::Show(Show::FollowerDatabases {
+                names: owned(&["D"]),
+            }),
+        ),
+        (
+            ".show follower databases (D1, ['D 2'])",
+            Command::Show(Show::FollowerDatabases {
+                names: owned(&["D1", "D 2"]),
+            }),
+        ),
+        (
+            ".alter follower database D policy caching hot = 7d",
+            hot(Vec::new(), 7),
+        ),
+        (
+            ".alter follower database D policy caching hot=timespan(7.00:00:00)",
+            hot(Vec::new(), 7),
+        ),
+        (
+            ".ALTER FOLLOWER DATABASE D TABLE T POLICY CACHING HOT = 0d",
+            hot(vec![entity(Table, "T")], 0),
+        ),
+        (
+            ".alter follower database D tables (T1, T2) policy caching hot = 1d",
+            hot(vec![entity(Table, "T1"), entity(Table, "T2")], 1),
+        ),
+        (
+            ".alter follower database D materialized-view V policy caching hot = 1d",
+            hot(vec![entity(View, "V")], 1),
+        ),
+        (
+            ".alter follower database D materialized-views (V1, V2) policy caching hot = 1d",
+            hot(vec![entity(View, "V1"), entity(View, "V2")], 1),
+        ),
+        (
+            ".delete follower database D policy caching",
+            follower(OverrideChange::DeleteCaching {
+                entities: Vec::new(),
+            }),
+        ),
+        (
+            ".delete follower database D table T policy caching",
+            follower(OverrideChange::DeleteCaching {
+                entities: vec![entity(Table, "T")],
+            }),
+        ),
+        (
+            ".add follower database D admins ('aaduser=ada', 'aadapp=x;tenant') 'for a while'",
+            follower(OverrideChange::AddPrincipals(vec![
+                principal(DatabaseRole::Admin, "aaduser=ada", Some("for a while")),
+                principal(DatabaseRole::Admin, "aadapp=x;tenant", Some("for a while")),
+            ])),
+        ),
+        (
+            ".add follower database D viewers Role ('aaduser=ada')",
+            follower(OverrideChange::AddPrincipals(vec![principal(
+                DatabaseRole::Viewer,
+                "aaduser=ada",
+                None,
+            )])),
+        ),
+        (
+            ".drop follower database D monitors ('aaduser=ada')",
+            follower(OverrideChange::DropPrincipals {
+                role: DatabaseRole::Monitor,
+                principals: ada(),
+            }),
+        ),
+        (
+            ".alter follower database D principals-modification-kind = replace",
+            follower(OverrideChange::SetPrincipalsKind(
+                PrincipalsModificationKind::Replace,
+            )),
+        ),
+        (
+            ".alter follower database D caching-policies-modification-kind = union",
+            follower(OverrideChange::SetCachingKind(
+                CachingPoliciesModificationKind::Union,
+            )),
+        ),
+        (
+            ".alter follower database D prefetch-extents = true",
+            follower(OverrideChange::SetPrefetch(true)),
+        ),
+    ]
+}
+
+fn show_commands() -> Vec<(&'static str, Show)> {
+    let database = |name: Option<&str>, view| Show::Database {
+        name: name.map(str::to_owned),
+        view,
+    };
+    let caching = |entity, effective| Show::Policy {
+        entity,
+        policy: PolicyKind::Caching,
+        effective,
+    };
+    vec![
+        (".show version", Show::Version),
+        (".show cluster", Show::Cluster),
+        (".show cluster details", Show::ClusterDetails),
+        (".show cluster principals", Show::ClusterPrincipals),
+        (".show diagnostics;", Show::Diagnostics),
+        (
+            ".show capacity with (scope=cluster)",
+            Show::Capacity { resource: None },
+        ),
+        (
+            ".show capacity Queries",
+            Show::Capacity {
+                resource: Some("Queries".into()),
+            },
+        ),
+        (".show queries", Show::Queries),
+        (".show running queries", Show::RunningQueries),
+        (".show commands", Show::Commands),
+        (".show commands-and-queries", Show::CommandsAndQueries),
+        (
+            ".show databases",
+            Show::Databases {
+                names: Vec::new(),
+                view: DatabaseView::Basic,
+            },
+        ),
+        (
+            ".show databases (A, B) details",
+            Show::Databases {
+                names: owned(&["A", "B"]),
+                view: DatabaseView::Details,
+            },
+        ),
+        (".show database", database(None, DatabaseView::Basic)),
+        (
+            ".show database datastats",
+            database(None, DatabaseView::DataStats),
+        ),
+        (
+            ".show database ['details'] details",
+            database(Some("details"), DatabaseView::Details),
+        ),
+        (
+            ".show database my-db schema as json",
+            Show::DatabaseSchema {
+                name: Some("my-db".into()),
+                as_json: true,
+            },
+        ),
+        (
+            ".show schema",
+            Show::DatabaseSchema {
+                name: None,
+                as_json: false,
+            },
+        ),
+        (
+            ".show database D principals",
+            Show::DatabasePrincipals {
+                database: Some("D".into()),
+                role: None,
+            },
+        ),
+        (
+            ".show database D viewers",
+            Show::DatabasePrincipals {
+                database: Some("D".into()),
+                role: Some(DatabaseRole::Viewer),
+            },
+        ),
+        (
+            ".show tables",
+            Show::Tables {
+                names: Vec::new(),
+                details: false,
+            },
+        ),
+        (
+            ".show tables (T, ['t u']) details",
+            Show::Tables {
+                names: owned(&["T", "t u"]),
+                details: true,
+            },
+        ),
+        (
+            ".show table T",
+            Show::Table {
+                name: "T".into(),
+                view: TableView::Columns,
+            },
+        ),
+        (
+            ".show table T details",
+            Show::Table {
+                name: "T".into(),
+                view: TableView::Details,
+            },
+        ),
+        (
+            ".show table T schema as json",
+            Show::Table {
+                name: "T".into(),
+                view: TableView::SchemaAsJson,
+            },
+        ),
+        (
+            ".show table T cslschema",
+            Show::Table {
+                name: "T".into(),
+                view: TableView::CslSchema,
+            },
+        ),
+        (
+            ".show cluster extents hot",
+            Show::Extents {
+                scope: ExtentScope::Cluster,
+                ids: Vec::new(),
+                hot: true,
+                filters: Vec::new(),
+            },
+        ),
+        (
+            ".show table T extents (0af1c7a2-0000-0000-0000-00000000000b) where tags has 'drop-by:x' \
+             and tags !contains \"y\"",
+            Show::Extents {
+                scope: ExtentScope::Tables(owned(&["T"])),
+                ids: vec![
+                    "0af1c7a2-0000-0000-0000-00000000000b"
+                        .parse()
+                        .expect("an id"),
+                ],
+                hot: false,
+                filters: vec![
+                    TagFilter {
+                        op: TagOperator::Has,
+                        tag: "drop-by:x".into(),
+                    },
+                    TagFilter {
+                        op: TagOperator::ContainsNot,
+                        tag: "y".into(),
+                    },
+                ],
+            },
+        ),
+        (
+            ".show database extents",
+            Show::Extents {
+                scope: ExtentScope::Database(None),
+                ids: Vec::new(),
+                hot: false,
+                filters: Vec::new(),
+            },
+        ),
+        (".show functions", Show::Functions),
+        (".show function F", Show::Function { name: "F".into() }),
+        (".show external tables", Show::ExternalTables),
+        (
+            ".show external table E",
+            Show::ExternalTable { name: "E".into() },
+        ),
+        (
+            ".show table T policy caching",
+            caching(PolicyTarget::Table(Some("T".into())), false),
+        ),
+        (
+            ".show table * policy caching",
+            caching(PolicyTarget::Table(None), false),
+        ),
+        (
+            ".show database D policy caching",
+            caching(PolicyTarget::Database(Some("D".into())), false),
+        ),
+        (
+            ".show effective policy caching table T",
+            caching(PolicyTarget::Table(Some("T".into())), true),
+        ),
+        (
+            ".show effective policy caching database D",
+            caching(PolicyTarget::Database(Some("D".into())), true),
+        ),
+    ]
+}
+
+fn column(name: &str, column_type: ColumnType) -> ColumnDefinition {
+    ColumnDefinition {
+        name: name.to_owned(),
+        column_type,
+        docstring: None,
+    }
+}
+
+fn change_commands() -> Vec<(&'static str, Command)> {
+    let table = |name: &str, columns| TableDefinition {
+        name: name.to_owned(),
+        columns,
+        docstring: None,
+        folder: None,
+    };
+    let body = "SELECT * FROM t WHERE x > $n";
+    let tables = |names: &[&str]| PolicyEntity::Tables(owned(names));
+    vec![
+        (
+            ".create database D ifnotexists",
+            Command::CreateDatabase {
+                name: "D".into(),
+                if_not_exists: true,
+            },
+        ),
+        (
+            ".create database D persist (@'https://x/y', @'z')",
+            Command::CreateDatabase {
+                name: "D".into(),
+                if_not_exists: false,
+            },
+        ),
+        (
+            ".drop database D ifexists",
+            Command::DropDatabase {
+                name: "D".into(),
+                if_exists: true,
+            },
+        ),
+        (
+            ".create table T (a:string, ['b c']:System.Int64) with (docstring='what', folder=\"x\")",
+            Command::PutTables {
+                mode: TablePutMode::Create,
+                tables: vec![TableDefinition {
+                    docstring: Some("what".into()),
+                    folder: Some("x".into()),
+                    ..table(
+                        "T",
+                        vec![
+                            column("a", ColumnType::String),
+                            column("b c", ColumnType::Long),
+                        ],
+                    )
+                }],
+            },
+        ),
+        (
+            ".create-merge tables T(a:bool), U(b:datetime)",
+            Command::PutTables {
+                mode: TablePutMode::CreateMerge,
+                tables: vec![
+                    table("T", vec![column("a", ColumnType::Bool)]),
+                    table("U", vec![column("b", ColumnType::DateTime)]),
+                ],
+            },
+        ),
+        (
+            ".alter-merge table T (a:dynamic)",
+            Command::PutTables {
+                mode: TablePutMode::AlterMerge,
+                tables: vec![table("T", vec![column("a", ColumnType::Dynamic)])],
+            },
+        ),
+        (
+            ".drop tables (T, U) ifexists",
+            Command::DropTables {
+                names: owned(&["T", "U"]),
+                if_exists: true,
+            },
+        ),
+        (
+            ".rename column T.a to b",
+            Command::RenameColumn {
+                table: "T".into(),
+                from: "a".into(),
+                to: "b".into(),
+            },
+        ),
+        (
+            ".create-or-alter function with (folder='f', skipvalidation=true) F(n:long=5, s:string) \
+             { SELECT * FROM t WHERE x > $n }",
+            Command::PutFunction(FunctionCommand {
+                mode: FunctionPutMode::CreateOrAlter,
+                name: "F".into(),
+                parameters: vec![
+                    FunctionParameterDefinition {
+                        name: "n".into(),
+                        column_type: ColumnType::Long,
+                        default: Some("5".into()),
+                    },
+                    FunctionParameterDefinition {
+                        name: "s".into(),
+                        column_type: ColumnType::String,
+                        default: None,
+                    },
+                ],
+                body: body.into(),
+                docstring: None,
+                folder: Some("f".into()),
+            }),
+        ),
+        (
+            ".create ifnotexists function F() { SELECT 1 }",
+            Command::PutFunction(FunctionCommand {
+                mode: FunctionPutMode::CreateIfNotExists,
+                name: "F".into(),
+                parameters: Vec::new(),
+                body: "SELECT 1".into(),
+                docstring: None,
+                folder: None,
+            }),
+        ),
+        (
+            ".drop function F ifexists",
+            Command::DropFunctions {
+                names: owned(&["F"]),
+                if_exists: true,
+            },
+        ),
+        (
+            ".create external table E (a:string) kind=storage dataformat=csv (h@'s3://b/x/') with \
+             (includeHeaders='all')",
+            Command::PutExternalTable(ExternalTableDefinition {
+                mode: ExternalTablePutMode::Create,
+                name: "E".into(),
+                columns: vec![column("a", ColumnType::String)],
+                format: ExternalFormat::Csv { header: true },
+                locations: owned(&["s3://b/x/"]),
+                docstring: None,
+                folder: None,
+            }),
+        ),
+        (
+            ".drop external table E",
+            Command::DropExternalTable {
+                name: "E".into(),
+                if_exists: false,
+            },
+        ),
+        (
+            ".alter table T policy caching hot = 3d, hot_window = datetime(2026-01-01) .. \
+             datetime(2026-01-02)",
+            Command::SetCachingPolicy {
+                entity: tables(&["T"]),
+                policy: CachingPolicy {
+                    hot_windows: vec![HotWindow {
+                        min: "2026-01-01T00:00:00Z".parse().expect("a moment"),
+                        max: "2026-01-02T00:00:00Z".parse().expect("a moment"),
+                    }],
+                    ..CachingPolicy::hot(DAY * 3)
+                },
+            },
+        ),
+        (
+            ".delete database D policy caching",
+            Command::DeleteCachingPolicy {
+                entity: PolicyEntity::Database("D".into()),
+            },
+        ),
+        (
+            ".alter database D policy retention '{\"SoftDeletePeriod\": \"10.00:00:00\", \
+             \"Recoverability\": \"Disabled\"}'",
+            Command::SetRetentionPolicy {
+                entity: PolicyEntity::Database("D".into()),
+                policy: RetentionPolicy {
+                    soft_delete_period: Some(DAY * 10),
+                    is_recoverable: Some(false),
+                },
+                is_merge: false,
+            },
+        ),
+        (
+            ".alter-merge table T policy retention softdelete = 10d recoverability = enabled",
+            Command::SetRetentionPolicy {
+                entity: tables(&["T"]),
+                policy: RetentionPolicy {
+                    soft_delete_period: Some(DAY * 10),
+                    is_recoverable: Some(true),
+                },
+                is_merge: true,
+            },
+        ),
+        (
+            ".alter table T policy row_level_security enable \"a = current_principal()\"",
+            Command::SetRowLevelSecurity {
+                table: "T".into(),
+                is_enabled: true,
+                query: "a = current_principal()".into(),
+            },
+        ),
+        (
+            ".add database D viewers ('aaduser=ada') skip-results 'why'",
+            Command::ChangeDatabasePrincipals {
+                database: "D".into(),
+                change: PrincipalsChange {
+                    action: PrincipalsAction::Add,
+                    role: DatabaseRole::Viewer,
+                    principals: vec!["aaduser=ada".parse().expect("a principal")],
+                    notes: Some("why".into()),
+                },
+            },
+        ),
+        (
+            ".set database D ingestors none",
+            Command::ChangeDatabasePrincipals {
+                database: "D".into(),
+                change: PrincipalsChange {
+                    action: PrincipalsAction::Set,
+                    role: DatabaseRole::Ingestor,
+                    principals: Vec::new(),
+                    notes: None,
+                },
+            },
+        ),
+        (
+            ".drop cluster AllDatabasesViewer ('aadgroup=g')",
+            Command::ChangeClusterPrincipals {
+                change: PrincipalsChange {
+                    action: PrincipalsAction::Drop,
+                    role: ClusterRole::AllDatabasesViewer,
+                    principals: vec!["aadgroup=g".parse().expect("a principal")],
+                    notes: None,
+                },
+            },
+        ),
+    ]
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    let shown = show_commands().into_iter();
+    let shown = shown.map(|(text, show)| (text, Command::Show(show)));
+    let mut all = follower_commands();
+    all.extend(shown);
+    all.extend(change_commands());
+    all
+}
+
+#[test]
+fn every_form_is_read() {
+    for (text, expected) in commands() {
+        let found = parse(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
+fn an_error_points_at_the_word_and_says_what_was_meant() {
+    for (text, column, phrase) in [
+        (
+            ".alter folower database D policy caching hot = 1d",
+            8,
+            "did you mean 'follower'?",
+        ),
+        (".shwo tables", 2, "did you mean 'show'?"),
+        (".drop tabel T", 7, "did you mean 'table'?"),
+        (".show database D detials", 18, "did you mean 'details'?"),
+        (
+            ".alter follower database D policy caching hot = soon",
+            49,
+            "a timespan such as 7d",
+        ),
+        (
+            ".alter follower database D policy caching hot = 7parsecs",
+            49,
+            "is no timespan",
+        ),
+        (
+            ".alter follower database D principals-modification-kind = both",
+            59,
+            "'none', 'union' or 'replace'",
+        ),
+        (
+            ".add follower database D ingestors ('aaduser=a')",
+            26,
+            "'admins', 'users', 'viewers' or 'monitors'",
+        ),
+        (".add database D viewers ('ada')", 26, "names no principal"),
+        (
+            ".add database D viewers ('github=ada')",
+            26,
+            "the kinds are aaduser, aadgroup and aadapp",
+        ),
+        (".create table T (a:strng)", 20, "is no type"),
+        (".create function F() { SELECT 1", 22, "does not end"),
+        (
+            ".show tables (T",
+            16,
+            "the command ends where ',' or ')' is expected",
+        ),
+        (".show version please", 15, "the end of the command"),
+        ("SELECT 1", 1, "'.' is expected here"),
+        ("", 1, "the command ends where '.' is expected"),
+    ] {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.column, column, "{text}\n{error}");
+        assert!(error.message.contains(phrase), "{text}\n{error}");
+    }
+    let error = parse(".show tables\n  detials").expect_err("a misspelt word");
+    assert_eq!((error.line, error.column), (2, 3));
+    let shown = error.to_string();
+    assert!(shown.ends_with("  detials\n    ^^^^^^^"), "{shown}");
+}
+
+#[test]
+fn a_secret_is_not_in_the_error() {
+    let error =
+        parse(".create external table E (a:string) kind=storage dataformat=csv (h'KEY') wth")
+            .expect_err("a misspelt word");
+    assert!(!error.to_string().contains("KEY"), "{error}");
+}
+
+#[test]
+fn a_text_that_is_too_long_is_not_looked_at() {
+    let text = format!(".show tables ({})", "T,".repeat(COMMAND_BYTES_MAX));
+    assert!(parse(&text).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}") {
+        let _ = parse(&text).map_err(|error| error.to_string());
+    }
+
+    #[test]
+    fn no_change_of_a_command_makes_it_panic(
+        which in 0_usize..1_000,
+        at in 0_usize..200,
+        length in 0_usize..5,
+        put in "[ .(){}'\"\\[\\]h@`=:,a-z0-9-]{0,4}",
+    ) {
+        let all = commands();
+        let (text, _) = &all[which % all.len()];
+        let mut characters: Vec<char> = text.chars().collect();
+        let at = at.min(characters.len());
+        let end = (at + length).min(characters.len());
+        characters.splice(at..end, put.chars());
+        let changed: String = characters.into_iter().collect();
+        let _ = parse(&changed).map_err(|error| error.to_string());
+    }
+}
