@@ -33,7 +33,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     (
         "cli",
         &[
-            "model", "proto", "storage", "catalog", "query", "frontend", "leader", "follower",
+            "model", "proto", "kusto", "storage", "catalog", "query", "frontend", "leader",
+            "follower",
         ],
     ),
     (

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::cluster::{Client, Node, Site, Store, eventually};
+use crate::cluster::{Client, Node, Site, Store, eventually, program};
 
 /// A database with two tables of one row each.
 async fn create(leader: &Client, database: &str, tables: &[&str]) -> Result<u64> {
@@ -644,4 +644,176 @@ async fn subscribe(leader: &Node, cluster: &str, configuration: &str) -> Result<
         }
     }
     Ok(told)
+}
+
+/// Runs `slipstream` against a node; gives what it printed.
+fn slipstream(node: &Node, arguments: &[&str]) -> Result<String> {
+    let ran = program()
+        .args(arguments)
+        .args(["--url", &node.http_url()])
+        .output()?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.success(), "slipstream {arguments:?}: {said}");
+    Ok(String::from_utf8(ran.stdout)?)
+}
+
+#[tokio::test]
+async fn a_document_applied_twice_changes_nothing_the_second_time() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["logs_a", "other"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let file = site.path().join("follower.yaml");
+        let path = file.display().to_string();
+        std::fs::write(
+            &file,
+            "
+attachments:
+  - leader: north
+    database: d
+    databaseNamePrefix: n_
+    defaultPrincipalsModificationKind: Union
+    sharing: {tablesToInclude: ['logs*']}
+databases:
+  n_d:
+    principalsModificationKind: Replace
+    cachingPoliciesModificationKind: Replace
+    prefetchExtents: true
+    caching: 7d
+    tables: {logs_a: {hot: 3d, hotIndex: 9d}}
+    principals: [{role: Viewer, principal: 'aaduser=ada@example.org', notes: it's her}]
+",
+        )?;
+        let dry = slipstream(&follower, &["apply", "-f", &path, "--dry-run"])?;
+        ensure!(
+            dry.contains("would attach 'd'") && dry.contains("--dry-run"),
+            "{dry}"
+        );
+        assert_eq!(databases(&follower).await?, Vec::<String>::new());
+
+        let applied = slipstream(&follower, &["apply", "-f", &path])?;
+        ensure!(applied.ends_with("7 changes made\n"), "{applied}");
+        assert_eq!(tables(&follower, "n_d").await?, ["logs_a"]);
+        let again = slipstream(&follower, &["apply", "-f", &path])?;
+        assert_eq!(
+            again,
+            format!("nothing to change: the follower is as {path} says\n")
+        );
+        let dry = slipstream(&follower, &["apply", "-f", &path, "--dry-run"])?;
+        assert_eq!(dry, again);
+
+        // What the follower writes of itself is a document that changes nothing.
+        let written = slipstream(&follower, &["show", "follower", "--output", "yaml"])?;
+        let copy = site.path().join("copy.yaml");
+        std::fs::write(&copy, &written)?;
+        let path_of_copy = copy.display().to_string();
+        let same = slipstream(&follower, &["apply", "-f", &path_of_copy, "--prune"])?;
+        ensure!(same.starts_with("nothing to change"), "{written}\n{same}");
+
+        // What the document does not say any more does not hold any more.
+        std::fs::write(&file, "attachments: []\ndatabases: {n_d: {}}\n")?;
+        let less = slipstream(&follower, &["apply", "-f", &path])?;
+        ensure!(
+            less.contains(".delete follower database n_d policy caching"),
+            "{less}"
+        );
+        std::fs::write(&file, "attachments: []\n")?;
+        let pruned = slipstream(&follower, &["apply", "-f", &path, "--prune"])?;
+        ensure!(pruned.contains("detach configuration 'd'"), "{pruned}");
+        assert_eq!(databases(&follower).await?, Vec::<String>::new());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_deployment_template_of_the_seed_page_attaches() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let names = [
+            "followerClusterName",
+            "attachedDatabaseConfigurationsName",
+            "databaseName",
+            "leaderClusterResourceId",
+            "defaultPrincipalsModificationKind",
+            "location",
+        ];
+        let parameters = names.map(|name| (name.to_owned(), json!({"type": "string", "defaultValue": ""})));
+        let template = json!({
+            "$schema": "https://schema.management.azure.com/schemas/2015-01-01/deploymentTemplate.json#",
+            "contentVersion": "1.0.0.0",
+            "parameters": serde_json::Map::from_iter(parameters),
+            "variables": {},
+            "resources": [
+                {
+                    "name": "[parameters('followerClusterName')]",
+                    "type": "Microsoft.Kusto/clusters",
+                    "location": "[parameters('location')]",
+                },
+                {
+                    "name": "[concat(parameters('followerClusterName'), '/', parameters('attachedDatabaseConfigurationsName'))]",
+                    "type": "Microsoft.Kusto/clusters/attachedDatabaseConfigurations",
+                    "location": "[parameters('location')]",
+                    "dependsOn": ["[resourceId('Microsoft.Kusto/clusters', parameters('followerClusterName'))]"],
+                    "properties": {
+                        "databaseName": "[parameters('databaseName')]",
+                        "clusterResourceId": "[parameters('leaderClusterResourceId')]",
+                        "defaultPrincipalsModificationKind": "[parameters('defaultPrincipalsModificationKind')]",
+                    },
+                },
+            ],
+        });
+        let file = site.path().join("template.json");
+        std::fs::write(&file, template.to_string())?;
+        let given = json!({"parameters": {
+            "followerClusterName": {"value": "south"},
+            "attachedDatabaseConfigurationsName": {"value": "adc"},
+            "leaderClusterResourceId": {"value": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Kusto/Clusters/north"},
+            "defaultPrincipalsModificationKind": {"value": "Replace"},
+            "location": {"value": "local"},
+        }});
+        let values = site.path().join("parameters.json");
+        std::fs::write(&values, given.to_string())?;
+        let (file, values) = (file.display().to_string(), values.display().to_string());
+        let apply = ["apply", "-f", &file, "--parameters", &values, "--set", "databaseName=*"];
+        let applied = slipstream(&follower, &apply)?;
+        ensure!(applied.ends_with("1 changes made\n"), "{applied}");
+        assert_eq!(databases(&follower).await?, ["d"]);
+        let again = slipstream(&follower, &apply)?;
+        ensure!(again.starts_with("nothing to change"), "{again}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_command_line_invites_and_detaches_from_the_leaders_side() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t", "u"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let token = slipstream(
+            &leader,
+            &["invite", "--database", "d", "--include-table", "t"],
+        )?;
+        let attach = [
+            "attach",
+            "--leader",
+            "north",
+            "--database",
+            "d",
+            "--invitation",
+            token.trim(),
+        ];
+        slipstream(&follower, &attach)?;
+        assert_eq!(tables(&follower, "d").await?, ["t"]);
+        slipstream(&leader, &["detach", "--name", "d", "--follower", "south"])?;
+        eventually("the follower lets go", async || {
+            Ok(databases(&follower).await?.is_empty())
+        })
+        .await
+    })
+    .await
 }

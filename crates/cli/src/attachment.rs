@@ -1,11 +1,15 @@
 //! `slipstream attach` and `slipstream detach`.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use reqwest::Method;
-use slipstream_frontend::{AttachRequest, AttachedDatabase, Attachment, ProvisioningState};
+use slipstream_frontend::{
+    AttachRequest, AttachedDatabase, Attachment, Invitation, InviteRequest, ProvisioningState,
+};
 use slipstream_model::{PrincipalsModificationKind, TableLevelSharing};
 
-use crate::client::{Client, Credentials, FOLLOWER_URL};
+use crate::client::{Client, Credentials, FOLLOWER_URL, LEADER_URL};
 
 /// Flags of `slipstream attach`.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,8 +70,9 @@ pub(crate) struct AttachArgs {
 /// Flags of `slipstream detach`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Example:
-  slipstream detach --name nyc")]
+Examples:
+  slipstream detach --name nyc
+  slipstream detach --name nyc --follower science --url http://127.0.0.1:7411    from the leader")]
 pub(crate) struct DetachArgs {
     /// HTTP address of the follower.
     #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = FOLLOWER_URL)]
@@ -78,6 +83,65 @@ pub(crate) struct DetachArgs {
     /// Name of the attached database configuration.
     #[arg(long, value_name = "CONFIGURATION")]
     name: String,
+    /// Detach this follower cluster; --url is the leader's address then.
+    #[arg(long, value_name = "CLUSTER")]
+    follower: Option<String>,
+}
+
+/// Flags of `slipstream invite`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Example:
+  slipstream invite --database nyc --include-table 'fl*' --expires-in 2d
+  slipstream attach --leader leader --database nyc --invitation TOKEN      at the invited follower")]
+pub(crate) struct InviteArgs {
+    /// HTTP address of the leader.
+    #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = LEADER_URL)]
+    url: String,
+    /// How to get in.
+    #[command(flatten)]
+    credentials: Credentials,
+    /// The database that may be attached with the token.
+    #[arg(long, value_name = "DATABASE")]
+    database: String,
+    /// Tables that may be followed; * stands for any characters. May be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    include_table: Vec<String>,
+    /// Tables that may not.
+    #[arg(long, value_name = "PATTERN")]
+    exclude_table: Vec<String>,
+    /// For whom, for people.
+    #[arg(long, value_name = "TEXT")]
+    invitee: Option<String>,
+    /// How long the token can be used, such as 2d [default: 7d].
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    expires_in: Option<Duration>,
+}
+
+/// Lets whoever has the token attach a database.
+pub(crate) async fn invite(args: InviteArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.url, &args.credentials)?;
+    let body = InviteRequest {
+        database: args.database,
+        invitee: args.invitee,
+        sharing: TableLevelSharing {
+            tables_to_include: args.include_table,
+            tables_to_exclude: args.exclude_table,
+            ..TableLevelSharing::default()
+        },
+        expires_in: args.expires_in,
+    };
+    let request = client
+        .request(Method::POST, &["v1", "invitations"])
+        .json(&body);
+    let answer = client.send(request).await?.json().await;
+    let invitation: Invitation = answer.context("the node's answer is garbled")?;
+    eprintln!(
+        "invitation {} to database '{}', until {}; keep what follows, it is not shown again:",
+        invitation.id, body.database, invitation.expires_at
+    );
+    println!("{}", invitation.token);
+    Ok(())
 }
 
 /// Makes a follower follow a database.
@@ -145,7 +209,11 @@ fn served(databases: &[AttachedDatabase]) -> String {
 /// Makes a follower stop following.
 pub(crate) async fn detach(args: DetachArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.url, &args.credentials)?;
-    let request = client.request(Method::DELETE, &["v1", "attachments", &args.name]);
+    let path = match &args.follower {
+        None => vec!["v1", "attachments", &args.name],
+        Some(follower) => vec!["v1", "followers", follower, &args.name],
+    };
+    let request = client.request(Method::DELETE, &path);
     client.send(request).await?;
     println!("configuration '{}' is detached", args.name);
     Ok(())

@@ -10,6 +10,7 @@
     reason = "a program for people to read"
 )]
 
+mod apply;
 mod attachment;
 mod client;
 mod demo;
@@ -58,6 +59,10 @@ enum Command {
     Attach(attachment::AttachArgs),
     /// Make a follower stop following. The leader's data stays as it is.
     Detach(attachment::DetachArgs),
+    /// Let another cluster attach a database of a leader, by a token.
+    Invite(attachment::InviteArgs),
+    /// Make a follower what a document says: attachments, caching, principals.
+    Apply(apply::ApplyArgs),
     /// Show what there is: databases, tables, extents, followers.
     Show(show::ShowArgs),
     /// Make, list and revoke the tokens that let callers into a node.
@@ -97,6 +102,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Ingest(args) => ingest::run(args).await,
         Command::Attach(args) => attachment::attach(args).await,
         Command::Detach(args) => attachment::detach(args).await,
+        Command::Invite(args) => attachment::invite(args).await,
+        Command::Apply(args) => apply::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args).await,
@@ -143,6 +150,11 @@ mod tests {
             "token --tokens f list",
             "token revoke 0123 --tokens f",
             "sql --token t --ca f x",
+            "invite --database d --include-table t* --expires-in 2d",
+            "detach --name n --follower f",
+            "apply -f follower.yaml --dry-run --prune",
+            "apply -f t.json --parameters p.json --set a=b --set c=d",
+            "show follower --output yaml",
             "demo --dir d --keep-running",
         ];
         for line in lines {

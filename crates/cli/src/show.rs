@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::client::{Client, Credentials, LEADER_URL};
+use crate::apply::{Current, Document};
+use crate::client::{Client, Credentials, FOLLOWER_URL, LEADER_URL};
 use crate::format::Format;
 use crate::sql::{self, SqlArgs};
 
@@ -14,9 +15,10 @@ Examples:
   slipstream show databases --url http://127.0.0.1:7421
   slipstream show extents -d nyc --format csv")]
 pub(crate) struct ShowArgs {
-    /// HTTP address of a node, leader or follower.
-    #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL", default_value = LEADER_URL)]
-    url: String,
+    /// HTTP address of a node, leader or follower [default: http://127.0.0.1:7411; for 'follower'
+    /// http://127.0.0.1:7421].
+    #[arg(long, value_name = "URL", env = "SLIPSTREAM_URL")]
+    url: Option<String>,
     /// How to get in.
     #[command(flatten)]
     credentials: Credentials,
@@ -29,6 +31,9 @@ pub(crate) struct ShowArgs {
     /// How rows are printed.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Of 'follower': write a document that 'slipstream apply' takes.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Output>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -41,6 +46,18 @@ enum What {
     Extents,
     /// Who follows, on a leader.
     Followers,
+    /// A follower's attachments and own settings; with --output as a document for 'slipstream
+    /// apply'.
+    Follower,
+}
+
+/// What a document is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
 }
 
 impl What {
@@ -63,6 +80,7 @@ impl What {
                  max_created_on, tags FROM slipstream.extents",
                 "database_name, table_name, max_created_on, extent_id",
             ),
+            Self::Follower => (".show follower databases", ""),
             Self::Followers => (
                 "SELECT database_name, follower_cluster, configuration, attached_at, last_seen, \
                  version FROM slipstream.followers",
@@ -72,17 +90,42 @@ impl What {
     }
 }
 
+/// Writes the follower as a document.
+async fn document(client: &Client, output: Output) -> anyhow::Result<()> {
+    let current = Current::read(client).await?;
+    let document = Document::of(&current.attachments, &current.databases);
+    match output {
+        Output::Yaml => print!("{}", serde_saphyr::to_string(&document)?),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&document)?),
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: ShowArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url, &args.credentials)?;
+    let default = match args.what {
+        What::Follower => FOLLOWER_URL,
+        _ => LEADER_URL,
+    };
+    let url = args.url.unwrap_or_else(|| default.to_owned());
+    let client = Client::new(&url, &args.credentials)?;
+    match (args.what, args.output) {
+        (What::Follower, Some(output)) => return document(&client, output).await,
+        (_, Some(_)) => anyhow::bail!("--output is of 'slipstream show follower'"),
+        (_, None) => {}
+    }
     let (select, order) = args.what.query();
     let filter = args
         .database
         .as_ref()
         .map(|name| format!(" WHERE database_name = '{}'", name.replace('\'', "''")));
-    let sql = format!("{select}{} ORDER BY {order}", filter.unwrap_or_default());
+    let sql = if select.starts_with('.') {
+        select.to_owned()
+    } else {
+        format!("{select}{} ORDER BY {order}", filter.unwrap_or_default())
+    };
     let request = SqlArgs {
-        url: args.url,
+        url,
         credentials: args.credentials,
         database: None,
         format: args.format,

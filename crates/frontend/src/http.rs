@@ -31,6 +31,14 @@ pub(crate) fn router(gate: Gate) -> Router {
         )
         .route("/v1/attachments", get(node::attachments).post(node::attach))
         .route("/v1/attachments/{name}", delete(node::detach))
+        .route("/v1/overrides", get(node::overrides))
+        .route("/v1/followers", get(node::followers))
+        .route(
+            "/v1/followers/{cluster}/{name}",
+            delete(node::detach_follower),
+        )
+        .route("/v1/invitations", post(node::invite))
+        .route("/v1/invitations/{id}", delete(node::revoke_invitation))
         .route(
             "/subscriptions/{*resource}",
             any(arm::run).layer(DefaultBodyLimit::max(arm::BODY_BYTES_MAX)),

@@ -213,7 +213,7 @@ pub struct Invitation {
 }
 
 /// A followed database and this node's own settings for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FollowerDatabase {
     /// Its name here.
     pub database: String,

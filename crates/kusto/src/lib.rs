@@ -27,6 +27,7 @@ mod error;
 mod lexer;
 mod parser;
 mod show;
+mod text;
 mod values;
 
 pub use command::{
@@ -39,4 +40,5 @@ pub use parser::{COMMAND_BYTES_MAX, parse};
 pub use show::{
     DatabaseView, ExtentScope, PolicyKind, PolicyTarget, Show, TableView, TagFilter, TagOperator,
 };
+pub use text::follower_command;
 pub use values::{ColumnType, UnknownColumnType, format_timespan, parse_datetime, parse_timespan};

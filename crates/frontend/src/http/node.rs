@@ -6,10 +6,15 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::{AttachRequest, Attachment, AuthorizedEngine, ErrorKind, Gate, ServiceError};
+use crate::{
+    AttachRequest, Attachment, AuthorizedEngine, ErrorKind, FollowerDatabase, FollowerDescription,
+    Gate, Invitation, InviteRequest, ServiceError,
+};
 
 const ROUTES: &str = "POST /v1/sql, POST /v1/ingest/{database}/{table}, GET and POST \
-                      /v1/attachments, DELETE /v1/attachments/{name}, POST /v1/rest/query, POST \
+                      /v1/attachments, DELETE /v1/attachments/{name}, GET /v1/overrides, GET \
+                      /v1/followers, DELETE /v1/followers/{cluster}/{name}, POST /v1/invitations, \
+                      DELETE /v1/invitations/{id}, POST /v1/rest/query, POST \
                       /v2/rest/query, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
                       GET /readyz, GET /metrics";
 
@@ -70,6 +75,44 @@ pub(super) async fn detach(
     Path(name): Path<String>,
 ) -> Result<StatusCode, ServiceError> {
     engine.detach(&name).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn overrides(engine: AuthorizedEngine) -> Json<Vec<FollowerDatabase>> {
+    Json(engine.overrides())
+}
+
+pub(super) async fn followers(
+    engine: AuthorizedEngine,
+) -> Result<Json<Vec<FollowerDescription>>, ServiceError> {
+    engine.followers().map(Json)
+}
+
+pub(super) async fn detach_follower(
+    engine: AuthorizedEngine,
+    Path((cluster, name)): Path<(String, String)>,
+) -> Result<StatusCode, ServiceError> {
+    let detached = engine.detach_follower(&cluster, &name).await;
+    detached.map(|()| StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn invite(
+    engine: AuthorizedEngine,
+    body: Bytes,
+) -> Result<Json<Invitation>, ServiceError> {
+    let request: InviteRequest = serde_json::from_slice(&body).map_err(|error| {
+        ServiceError::invalid(format!(
+            "the body is not {{\"database\": ..., \"sharing\": ..., \"expires_in\": \"7d\"}}: {error}"
+        ))
+    })?;
+    engine.invite(request).await.map(Json)
+}
+
+pub(super) async fn revoke_invitation(
+    engine: AuthorizedEngine,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ServiceError> {
+    let revoked = engine.revoke_invitation(&id).await;
+    revoked.map(|()| StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn unknown(method: Method, uri: Uri) -> ServiceError {
