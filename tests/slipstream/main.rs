@@ -33,4 +33,5 @@ mod full_disk;
 mod health;
 mod requests;
 mod sharing;
+mod tls;
 mod types;

@@ -592,6 +592,12 @@ async fn an_excluded_table_is_named_nowhere_on_the_follower() -> Result<()> {
         );
         ensure!(is_named_below(directory, "sec*")?, "the search works");
 
+        // Nor does its memory, as far as this process may read it.
+        match is_in_memory(&follower, b"secret_plans") {
+            Ok(found) => ensure!(!found, "the follower's memory holds the excluded name"),
+            Err(error) => eprintln!("SKIPPED the search of the follower's memory: {error:#}"),
+        }
+
         let told = subscribe(&leader, "south", "d").await?;
         let is_told = |word: &str| told.windows(word.len()).any(|w| w == word.as_bytes());
         ensure!(
@@ -605,6 +611,39 @@ async fn an_excluded_table_is_named_nowhere_on_the_follower() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Whether the memory that a node writes to holds some bytes. Its own words to us are in there too,
+/// so it must not have been asked for them by name.
+fn is_in_memory(node: &Node, wanted: &[u8]) -> Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let process = node.process_id().context("the node runs")?;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
+    let memory = std::fs::File::open(format!("/proc/{process}/mem"))?;
+    let mut searched = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let range = line.split(' ').next().unwrap_or_default();
+        let (from, to) = range.split_once('-').context("a range of addresses")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        let mut at = from;
+        while at < to {
+            // Pieces overlap, so that nothing hides between two of them.
+            let length = usize::try_from((to - at).min(16 << 20))?;
+            let mut piece = vec![0; length];
+            if memory.read_exact_at(&mut piece, at).is_ok() {
+                searched += length;
+                if memchr::memmem::find(&piece, wanted).is_some() {
+                    return Ok(true);
+                }
+            }
+            at += (length.saturating_sub(wanted.len()) as u64).max(1);
+            if length <= wanted.len() {
+                break;
+            }
+        }
+    }
+    ensure!(searched > 0, "no memory could be read");
+    Ok(false)
 }
 
 /// Everything that a leader tells a configuration of a follower from the start of the log.
@@ -644,6 +683,166 @@ async fn subscribe(leader: &Node, cluster: &str, configuration: &str) -> Result<
         }
     }
     Ok(told)
+}
+
+#[tokio::test]
+async fn a01_a42_a50_a51_a52_a64_a65_an_attached_database_is_read_only_and_known_on_both_sides()
+-> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let before = site.bucket_files(&format!("{}/extents", site.only_database_folder()?))?;
+        let follower = site.follower("south", &leader).await?;
+        let request = json!({"leader": "north", "database": "d", "name": "adc",
+            "sharing": {"tablesToInclude": ["t*"]}});
+        let attached = put(&follower, &request).await?;
+        assert_eq!(attached["provisioning_state"], "Succeeded");
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 1);
+        let refused_write = follower.refused("d", "DELETE FROM t").await?;
+        assert_eq!(refused_write.code, "read_only_follower");
+
+        // No data is copied: neither in the bucket nor into the follower's directory.
+        let after = site.bucket_files(&format!("{}/extents", site.only_database_folder()?))?;
+        assert_eq!(before, after);
+        ensure!(
+            !is_named_below(follower.data_directory(), "PAR1")?,
+            "a Parquet file was copied"
+        );
+
+        // The leader knows who follows, with which filters and by which right.
+        let (_, followers) = leader.get_json("/v1/followers").await?;
+        assert_eq!(followers[0]["cluster"], "south");
+        assert_eq!(followers[0]["configuration"], "adc");
+        assert_eq!(followers[0]["sharing"]["tablesToInclude"], json!(["t*"]));
+        assert_eq!(followers[0]["origin"], "Direct");
+        let dropped = leader.ask_node("DROP DATABASE d").refused().await?;
+        assert_eq!(dropped.code, "database_followed");
+        ensure!(dropped.message.contains("south"), "{dropped}");
+
+        // The follower knows whom it follows, and how far behind it is.
+        let sql = "SELECT leader, configuration, version, lag_ms, versions_behind \
+                   FROM slipstream.databases WHERE database_name = 'd'";
+        let row = follower.ask_node(sql).send().await?.rows.remove(0);
+        assert_eq!(
+            (&row["leader"], &row["configuration"]),
+            (&json!("north"), &json!("adc"))
+        );
+        assert_eq!(row["versions_behind"], 0);
+        ensure!(
+            row["lag_ms"].as_i64().is_some_and(|lag| lag < 60_000),
+            "{row:?}"
+        );
+        let (_, metrics) = follower.get("/metrics").await?;
+        for name in [
+            "slipstream_follower_latency_ms ",
+            "slipstream_database_lag_ms{database=\"d\"} ",
+            "slipstream_database_versions_behind{database=\"d\"} ",
+        ] {
+            ensure!(metrics.contains(name), "{name} in {metrics}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a32_a33_a34_a_query_ends_though_the_leader_drops_what_it_reads() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        let fill = "CREATE TABLE t AS SELECT value AS n FROM generate_series(1, 300000)";
+        leader.sql("d", fill).await?;
+        let follower = site.follower("south", &leader).await?;
+        follower.attach(&leader, "d").await?;
+        let slow = "SELECT count(*), sum(a.n % 7 + b.n) FROM t a, t b WHERE b.n <= 60";
+        let slow = follower.ask("d", slow);
+        let dropping = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let dropped = leader.sql("d", "DROP TABLE t").await?;
+            let version = dropped.version()?;
+            follower.wait_for_version("d", version).await
+        };
+        let (answer, dropped) = tokio::join!(slow.send(), dropping);
+        dropped?;
+        let answer = answer?;
+        ensure!(answer.text().contains("18000000"), "{}", answer.text());
+        // The next query sees the next version, whole.
+        let gone = follower.refused("d", "SELECT * FROM t").await?;
+        assert_eq!(gone.code, "table_not_found");
+        // What was dropped is not deleted: somebody may still read it.
+        let folder = format!("{}/extents", site.only_database_folder()?);
+        ensure!(
+            !site.bucket_files(&folder)?.is_empty(),
+            "the extents are gone"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a45_a46_a_follower_outlives_its_leader_and_knows_it_again() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let mut leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        follower.attach(&leader, "d").await?;
+        leader.kill()?;
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 1);
+        let (status, readiness) = follower.readiness_of("d").await?;
+        assert_eq!((status, &readiness["ready"]), (200, &json!(true)));
+        leader.restart().await?;
+        leader.wait_ready().await?;
+        let receipt = leader.ingest("d", "t", "format=csv", "word\nnew\n").await?;
+        let version = receipt["version"].as_u64().context("a version")?;
+        follower.wait_for_version("d", version).await?;
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 2);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a49_an_invitation_grants_what_it_says_until_it_is_taken_back() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t", "u"]).await?;
+        create(&leader, "e", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let invite = json!({"database": "d", "sharing": {"tablesToInclude": ["t"]}});
+        let (status, invitation) = leader.post_json("/v1/invitations", &invite).await?;
+        ensure!(status == 200, "{invitation}");
+        let with = |database: &str, sharing: Value| {
+            json!({"leader": "north", "database": database, "sharing": sharing,
+                "invitation": invitation["token"]})
+        };
+        let none = (409, "invitation_refused".to_owned());
+        assert_eq!(refused(&follower, &with("e", json!({}))).await?, none);
+        let wider = json!({"tablesToInclude": ["t", "u"]});
+        assert_eq!(refused(&follower, &with("d", wider)).await?, none);
+        put(&follower, &with("d", json!({}))).await?;
+        assert_eq!(tables(&follower, "d").await?, ["t"]);
+        let (_, followers) = leader.get_json("/v1/followers").await?;
+        assert_eq!(followers[0]["origin"], "Other");
+
+        // Taken back: it lets nobody in any more, and whoever came by it stays.
+        let path = format!(
+            "/v1/invitations/{}",
+            invitation["id"].as_str().unwrap_or_default()
+        );
+        let (status, _) = leader.send("DELETE", &path, None).await?;
+        assert_eq!(status, 204);
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 1);
+        follower.detach("d").await?;
+        assert_eq!(refused(&follower, &with("d", json!({}))).await?, none);
+        let short = json!({"database": "d", "expires_in": "1ms"});
+        let (_, expiring) = leader.post_json("/v1/invitations", &short).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let late = json!({"leader": "north", "database": "d", "invitation": expiring["token"]});
+        assert_eq!(refused(&follower, &late).await?, none);
+        Ok(())
+    })
+    .await
 }
 
 /// Runs `slipstream` against a node; gives what it printed.

@@ -30,6 +30,9 @@ pub struct Configuration {
     pub bucket_id: BucketId,
     /// What is attached.
     pub terms: AttachTerms,
+    /// Whether it came by an invitation, rather than by a right of this node at the leader.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_invited: bool,
     /// How principals combine in a database that comes with it.
     pub default_principals_modification_kind: PrincipalsModificationKind,
     /// The databases that have come with it. Kept, so that a follower starts while its leader is
@@ -97,6 +100,7 @@ impl From<FirstConfiguration> for Configuration {
             leader_url: first.leader_url,
             bucket_id: first.bucket_id,
             terms: AttachTerms::of(DatabaseSelection::One(first.database.clone())),
+            is_invited: false,
             default_principals_modification_kind: PrincipalsModificationKind::default(),
             databases: Vec::new(),
         };
@@ -245,6 +249,7 @@ mod tests {
             leader_url: "http://127.0.0.1:7410".into(),
             bucket_id: BucketId::default(),
             terms: AttachTerms::of(DatabaseSelection::One(database.clone())),
+            is_invited: false,
             default_principals_modification_kind: PrincipalsModificationKind::Union,
             databases: Vec::new(),
         };

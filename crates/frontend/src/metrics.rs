@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::ServiceError;
+use crate::{DatabaseDescription, ServiceError};
 
 /// Seconds; from the cost of a catalog answer to the default deadline.
 const SECONDS_BUCKETS: [f64; 12] = [
@@ -44,6 +44,36 @@ fn describe() {
         "slipstream_database_version",
         "version that is served, by database"
     );
+    describe_gauge!(
+        "slipstream_follower_latency_ms",
+        "how long ago the followed database that is furthest behind was known to be the newest"
+    );
+    describe_gauge!(
+        "slipstream_database_lag_ms",
+        "how long ago a followed database was known to be the newest there is"
+    );
+    describe_gauge!(
+        "slipstream_database_versions_behind",
+        "versions that the leader is known to be ahead"
+    );
+}
+
+/// How far behind each followed database is, now; and, as Azure's `FollowerLatency`, the one that
+/// is furthest.
+pub(crate) fn note_lag(databases: &[DatabaseDescription]) {
+    let mut latency = None;
+    for database in databases {
+        let Some(lag) = database.lag else { continue };
+        let millis = lag.as_secs_f64() * 1_000.0;
+        let name = database.name.clone();
+        gauge!("slipstream_database_lag_ms", "database" => name.clone()).set(millis);
+        let behind = database.versions_behind as f64;
+        gauge!("slipstream_database_versions_behind", "database" => name).set(behind);
+        latency = Some(latency.map_or(millis, |known: f64| known.max(millis)));
+    }
+    if let Some(latency) = latency {
+        gauge!("slipstream_follower_latency_ms").set(latency);
+    }
 }
 
 /// Everything gathered so far, in Prometheus' text format.

@@ -140,6 +140,11 @@ pub struct DatabaseDescription {
     pub provisioning_state: ProvisioningState,
     /// Why it stands still, when it does.
     pub suspension: Option<String>,
+    /// How long ago it was known to be the newest there is; `None` before the first
+    /// synchronisation, and for databases that this node owns.
+    pub lag: Option<Duration>,
+    /// How many versions the leader is known to be ahead.
+    pub versions_behind: u64,
 }
 
 /// Where a followed database comes from.
@@ -153,6 +158,8 @@ pub struct DatabaseSource {
     pub original_name: String,
     /// What of it is followed.
     pub sharing: TableLevelSharing,
+    /// How this cluster came by the right.
+    pub origin: ShareOrigin,
     /// How principals combine now.
     pub principals_modification_kind: PrincipalsModificationKind,
 }

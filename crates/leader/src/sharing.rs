@@ -46,16 +46,18 @@ impl Cluster {
         wanted: WantedFollower,
         caller: &Caller,
     ) -> Result<FollowerRecord, ServiceError> {
-        // An invitation stands for the right that its bearer does not have.
-        if wanted.invitation.is_none() {
-            caller.check(ClusterPermission::Share)?;
-        }
-        if let Some(known) = self
-            .catalog()
-            .follower(&wanted.cluster, &wanted.configuration)
-        {
+        let catalog = self.catalog();
+        let known = catalog.follower(&wanted.cluster, &wanted.configuration);
+        if let Some(known) = known {
             check_speaks_for(caller, known)?;
         }
+        // An invitation stands for the right that its bearer does not have: whoever came by one
+        // may change what it granted, and nothing else.
+        let granted = known.filter(|known| known.invitation.is_some());
+        if wanted.invitation.is_none() && granted.is_none() {
+            caller.check(ClusterPermission::Share)?;
+        }
+        let granted = granted.filter(|_| !caller.may(ClusterPermission::Share));
         self.check_location(&wanted)?;
         let terms = AttachTerms {
             sharing: wanted.sharing.clone(),
@@ -66,7 +68,10 @@ impl Cluster {
             DatabaseSelection::All => None,
             DatabaseSelection::One(name) => Some(self.database_id(name.as_str())?),
         };
-        let (invitation, sharing) = self.accept(&wanted, database_id)?;
+        let (invitation, sharing) = match granted.filter(|_| wanted.invitation.is_none()) {
+            Some(granted) => self.keep_to(granted, &wanted, database_id)?,
+            None => self.accept(&wanted, database_id)?,
+        };
         if let (DatabaseSelection::One(name), Some(id)) = (&wanted.database, database_id) {
             let state = self.states().remove(name.as_str());
             if let Some(state) = state.filter(|state| state.id() == id) {
@@ -105,6 +110,35 @@ impl Cluster {
         ))
     }
 
+    /// What somebody who was invited asks for later, without showing the invitation again.
+    fn keep_to(
+        &self,
+        granted: &FollowerRecord,
+        wanted: &WantedFollower,
+        database: Option<DatabaseId>,
+    ) -> Result<(Option<Uuid>, TableLevelSharing), ServiceError> {
+        let catalog = self.catalog();
+        // What the invitation granted, or, once it was revoked, what is attached.
+        let invitation = granted.invitation.and_then(|id| {
+            let mut all = catalog.invitations();
+            all.find(|(known, _)| *known == id)
+        });
+        let widest = invitation.map_or(&granted.sharing, |(_, invitation)| &invitation.sharing);
+        if database != granted.database_id {
+            return Err(invitation_refused("is for another database", self.name()));
+        }
+        if wanted.sharing.is_everything() {
+            return Ok((granted.invitation, widest.as_ref().clone()));
+        }
+        if !wanted.sharing.is_within(widest) {
+            return Err(invitation_refused(
+                "grants other tables than were asked for",
+                self.name(),
+            ));
+        }
+        Ok((granted.invitation, wanted.sharing.clone()))
+    }
+
     /// What an invitation adds to a request: its id, and the filters that it grants.
     fn accept(
         &self,
@@ -114,17 +148,7 @@ impl Cluster {
         let Some(token) = &wanted.invitation else {
             return Ok((None, wanted.sharing.clone()));
         };
-        let refuse = |what: &str| {
-            let message = format!(
-                "the invitation {what}: ask for another one at cluster '{}'",
-                self.name()
-            );
-            Err(ServiceError::new(
-                ErrorKind::Conflict,
-                "invitation_refused",
-                message,
-            ))
-        };
+        let refuse = |what: &str| Err(invitation_refused(what, self.name()));
         let sha256 = Digest::of(token.as_bytes());
         let catalog = self.catalog();
         let found = catalog
@@ -264,6 +288,8 @@ impl Cluster {
                 size_bytes: tables.map(|table| table.extents.size_bytes()).sum(),
                 is_followed: catalog.followers_of(id).next().is_some(),
                 source: None,
+                lag: None,
+                versions_behind: 0,
                 provisioning_state: match suspension {
                     None => ProvisioningState::Succeeded,
                     Some(_) => ProvisioningState::Failed,
@@ -313,6 +339,11 @@ fn check_matches(sharing: &TableLevelSharing, state: &DatabaseState) -> Result<(
         }
     }
     Ok(())
+}
+
+fn invitation_refused(what: &str, cluster: &ClusterName) -> ServiceError {
+    let message = format!("the invitation {what}: ask for another one at cluster '{cluster}'");
+    ServiceError::new(ErrorKind::Conflict, "invitation_refused", message)
 }
 
 fn invalid_terms(error: slipstream_model::InvalidTerms) -> ServiceError {

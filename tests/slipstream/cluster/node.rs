@@ -234,6 +234,11 @@ impl Node {
         self.launch().await
     }
 
+    /// The process, while there is one.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// How the process ended; `None` while it lives.
     pub(crate) fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         match &mut self.process {

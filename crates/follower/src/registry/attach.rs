@@ -295,6 +295,7 @@ fn configuration_of(
         leader_url: leader.url.clone(),
         bucket_id: BucketId::from_slice(&answer.bucket_id).ok_or_else(garbled)?,
         terms,
+        is_invited: request.invitation.is_some() || known.as_ref().is_some_and(|k| k.is_invited),
         default_principals_modification_kind: request.default_principals_modification_kind,
         databases: Vec::new(),
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
     AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource, FollowerDatabase,
-    ProvisioningError, ProvisioningState, ServiceError,
+    ProvisioningError, ProvisioningState, ServiceError, ShareOrigin,
 };
 use slipstream_model::{DatabaseAccessMode, DatabasePrincipal, DatabaseSelection, Overrides};
 
@@ -129,6 +129,8 @@ impl Registry {
         let source = following.source();
         let served = following.served();
         let (provisioning_state, _) = provisioning(&served);
+        let freshness = following.freshness(&served);
+        let now = self.context.clock.now();
         let state = served.state.as_ref();
         let tables = state.into_iter().flat_map(DatabaseState::tables);
         DatabaseDescription {
@@ -143,12 +145,24 @@ impl Registry {
                 configuration: source.configuration.clone(),
                 original_name: source.original_name.clone(),
                 sharing: source.sharing.as_ref().clone(),
+                origin: self.origin_of(&source.configuration),
                 principals_modification_kind: self
                     .overrides_of(following)
                     .principals_modification_kind,
             }),
             provisioning_state,
+            lag: freshness.as_ref().map(|freshness| freshness.staleness(now)),
+            versions_behind: freshness.map_or(0, |freshness| freshness.versions_behind),
             suspension: served.suspension,
+        }
+    }
+
+    fn origin_of(&self, configuration: &str) -> ShareOrigin {
+        let known = self.attachments.get(configuration);
+        if known.is_some_and(|known| known.is_invited) {
+            ShareOrigin::Other
+        } else {
+            ShareOrigin::Direct
         }
     }
 

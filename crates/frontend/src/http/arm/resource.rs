@@ -7,7 +7,6 @@ use super::duration;
 use super::path::Scope;
 use crate::{
     Attachment, AuthorizedEngine, DatabaseDescription, FollowerDatabase, FollowerDescription,
-    ShareOrigin,
 };
 
 /// `Microsoft.Kusto/Clusters`.
@@ -76,7 +75,7 @@ pub(super) fn database(
             properties["attachedDatabaseConfigurationName"] = json!(source.configuration);
             properties["principalsModificationKind"] = json!(source.principals_modification_kind);
             properties["originalDatabaseName"] = json!(source.original_name);
-            properties["databaseShareOrigin"] = json!(ShareOrigin::Direct);
+            properties["databaseShareOrigin"] = json!(source.origin);
             share(&mut properties, &source.sharing);
             let own = overrides.iter().find(|own| own.database == database.name);
             if let Some(policy) = own.and_then(|own| own.overrides.caching_policy.as_ref()) {
