@@ -150,6 +150,35 @@ fn operations() -> Vec<(Needs, Call)> {
                 Some(r#"{"kind": "ReadWrite", "location": "local"}"#),
             ),
         ),
+        (
+            Metadata,
+            Http("GET", "ARM/databases/d/principalAssignments", None),
+        ),
+        (
+            Administer,
+            Http(
+                "PUT",
+                "ARM/databases/d/principalAssignments/x{n}",
+                Some(
+                    r#"{"properties": {"principalId": "y", "role": "Viewer", "principalType": "User"}}"#,
+                ),
+            ),
+        ),
+        (Share, Http("GET", "/v1/followers", None)),
+        (Share, Http("DELETE", "/v1/followers/x/y", None)),
+        (
+            Share,
+            Http("POST", "/v1/invitations", Some(r#"{"database": "d"}"#)),
+        ),
+        (
+            Share,
+            Http(
+                "DELETE",
+                "/v1/invitations/00000000-0000-0000-0000-000000000000",
+                None,
+            ),
+        ),
+        (Anybody, Http("GET", "/v1/overrides", None)),
         (Anybody, Http("GET", "ARM/databases", None)),
         (Monitor, Http("GET", "/metrics", None)),
         (Monitor, Command(".show diagnostics")),
@@ -207,6 +236,24 @@ fn operations() -> Vec<(Needs, Call)> {
             Administer,
             Command(".alter database d policy caching hot = 7d"),
         ),
+        (
+            Administer,
+            Command(".set database d unrestrictedviewers ('aaduser=unrestrictedviewers')"),
+        ),
+        (
+            Administer,
+            Command(".set database d users ('aaduser=users')"),
+        ),
+        (Administer, Command(".delete database d policy caching")),
+        (
+            Administer,
+            Command(".alter-merge database d policy retention softdelete = 99d"),
+        ),
+        (Administer, Command(".delete database d policy retention")),
+        (Administer, Command(".alter table gone (b:long)")),
+        (Administer, Command(".drop column t.gone")),
+        (Administer, Sql("ALTER TABLE t DROP COLUMN IF EXISTS gone")),
+        (Administer, Sql("DROP POLICY IF EXISTS p ON t")),
     ];
     for shown in [
         ".show database d",
@@ -232,7 +279,9 @@ fn operations() -> Vec<(Needs, Call)> {
         ".show databases",
         ".show capacity",
         ".show queries",
+        ".show running queries",
         ".show commands",
+        ".show commands-and-queries",
         ".show follower databases",
         ".show cluster extents",
     ] {
@@ -405,6 +454,155 @@ async fn every_role_does_on_every_door_what_it_is_for_and_nothing_else() -> Resu
                 );
             }
         }
+        Ok(())
+    })
+    .await
+}
+
+/// A follower's own commands, and what it refuses to whoever asks.
+fn operations_of_a_follower() -> Vec<(Needs, Call)> {
+    use Call::{Command, Flight, Http, KustoQuery, Sql};
+    use Needs::{Administer, Anybody, Metadata, Monitor, Query, Share};
+    vec![
+        (Query, Sql("SELECT count(*) FROM t")),
+        (Query, KustoQuery("SELECT count(*) FROM t")),
+        (Query, Flight("SELECT count(*) FROM t")),
+        (Metadata, Command(".show follower database d")),
+        (Metadata, Command(".show effective policy caching table t")),
+        (Anybody, Command(".show follower databases")),
+        (
+            Administer,
+            Command(".alter follower database d policy caching hot = 7d"),
+        ),
+        (
+            Administer,
+            Command(".delete follower database d policy caching"),
+        ),
+        (
+            Administer,
+            Command(".alter follower database d table t policy caching hot = 7d"),
+        ),
+        (
+            Administer,
+            Command(".delete follower database d table t policy caching"),
+        ),
+        (
+            Administer,
+            Command(".add follower database d viewers ('aaduser=somebody')"),
+        ),
+        (
+            Administer,
+            Command(".drop follower database d viewers ('aaduser=somebody')"),
+        ),
+        (
+            Administer,
+            Command(".alter follower database d principals-modification-kind = union"),
+        ),
+        (
+            Administer,
+            Command(".alter follower database d caching-policies-modification-kind = union"),
+        ),
+        (
+            Administer,
+            Command(".alter follower database d prefetch-extents = false"),
+        ),
+        (
+            Administer,
+            Command(".alter table t policy caching hot = 7d"),
+        ),
+        (
+            Administer,
+            Command(".add database d viewers ('aaduser=somebody')"),
+        ),
+        (Share, Http("GET", "/v1/attachments", None)),
+        (
+            Share,
+            Http(
+                "POST",
+                "/v1/attachments",
+                Some(r#"{"leader": "x", "database": "y"}"#),
+            ),
+        ),
+        (Share, Http("DELETE", "/v1/attachments/gone", None)),
+        (Monitor, Http("GET", "/metrics", None)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_holds_on_a_follower_too_whoever_gave_it() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let (leader, follower) = guarded_pair(site).await?;
+        let mut callers: Vec<(String, String, &[Needs])> = vec![(
+            "no role".into(),
+            site.token("south", "aaduser=nobody", &[])?,
+            &[],
+        )];
+        for (role, allowed) in ROLES {
+            // Half of them by the leader, half by the follower itself.
+            let principal = format!("aaduser={role}");
+            let is_own = matches!(*role, "users" | "viewers" | "monitors");
+            if is_own {
+                let add = format!(".add follower database d {role} ('{principal}')");
+                follower.command("d", &add).await?;
+            } else {
+                let add = format!(".add database d {role} ('{principal}')");
+                leader.command("d", &add).await?;
+            }
+            callers.push((
+                (*role).to_owned(),
+                site.token("south", &principal, &[])?,
+                *allowed,
+            ));
+        }
+        for (role, allowed) in CLUSTER_ROLES {
+            let token = site.token("south", &format!("aadapp={role}"), &[role])?;
+            callers.push(((*role).to_owned(), token, *allowed));
+        }
+        eventually(
+            "the newest token, and the newest principal, are known",
+            async || {
+                let newest = callers.last().map(|caller| caller.1.as_str());
+                let (status, _) = follower
+                    .as_caller(newest)
+                    .send("GET", "/v1/attachments", None)
+                    .await?;
+                let known = follower.command("d", ".show database d principals").await?;
+                Ok(status == 200 && known.len() == ROLES.len())
+            },
+        )
+        .await?;
+        for (needs, call) in operations_of_a_follower() {
+            for (role, token, allowed) in &callers {
+                let (status, code) = send(&follower, Some(token), &call, 0).await?;
+                let what = what(&call);
+                if needs == Needs::Anybody || allowed.contains(&needs) {
+                    ensure!(
+                        status < 500 && status != 401 && status != 403,
+                        "{role}: {what} was refused: {status} {code}"
+                    );
+                } else {
+                    ensure!(
+                        (status, code.as_str()) == (403, "forbidden"),
+                        "{role}: {what} answered {status} {code}"
+                    );
+                }
+            }
+            let (status, _) = send(&follower, None, &call, 0).await?;
+            ensure!(status == 401, "{} without a token: {status}", what(&call));
+        }
+
+        // What is asked at the leader is asked with the caller's own token, not with the node's.
+        let viewer = &callers
+            .iter()
+            .find(|c| c.0 == "viewers")
+            .context("a viewer")?
+            .1;
+        let at_leader = "SELECT * FROM at_leader('SELECT count(*) FROM t')";
+        let refused = follower
+            .as_caller(Some(viewer))
+            .refused("d", at_leader)
+            .await?;
+        ensure!(refused.message.contains("not known here"), "{refused}");
         Ok(())
     })
     .await

@@ -344,6 +344,72 @@ async fn a_leader_is_managed_by_commands_and_the_follower_learns_of_it() -> Resu
 }
 
 #[tokio::test]
+async fn a_dropped_column_is_gone_everywhere_and_its_name_stays_taken() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let (mut leader, follower) = pair(site).await?;
+        leader
+            .ingest("d", "u", "format=csv&create=true", "a,b,c\n1,2,3\n4,5,6\n")
+            .await?;
+        leader.sql("d", "ALTER TABLE u DROP COLUMN b").await?;
+        leader.ingest("d", "u", "format=csv", "a,c\n7,9\n").await?;
+        // Checkpoints hold the statistics of older extents, which name the column.
+        for _ in 0..70 {
+            leader.ingest("d", "u", "format=csv", "a,c\n0,0\n").await?;
+        }
+        leader.terminate().await?;
+        leader.restart().await?;
+        leader.wait_ready().await?;
+        let last = leader.command("d", ".drop table gone ifexists").await?;
+        let version = last[0]["Version"].as_u64().context("a version")?;
+        follower.wait_for_version("d", version).await?;
+        for node in [&leader, &follower] {
+            let schema = one(node, ".show table u cslschema").await?;
+            assert_eq!(schema["Schema"], "a:long,c:long");
+            assert_eq!(node.count("d", "SELECT sum(a) + sum(c) FROM u").await?, 30);
+            assert_eq!(
+                node.count("d", "SELECT max(c) FROM u WHERE a > 1").await?,
+                9
+            );
+            let gone = node.refused("d", "SELECT b FROM u").await?;
+            assert_eq!(gone.status, 400, "{gone}");
+        }
+        let taken = leader
+            .refused("d", "ALTER TABLE u ADD COLUMN b VARCHAR")
+            .await?;
+        ensure!(taken.message.contains("stays taken"), "{taken}");
+        let missing = leader.command_refused("d", ".drop column u.b").await?;
+        assert_eq!(missing.code, "column_not_found");
+
+        // What row-level security needs stays; the last column stays.
+        leader
+            .command(
+                "d",
+                ".alter table u policy row_level_security enable \"c > 0\"",
+            )
+            .await?;
+        let needed = leader.command_refused("d", ".drop column u.c").await?;
+        assert_eq!(needed.code, "column_in_use");
+        leader
+            .command("d", ".delete table u policy row_level_security")
+            .await?;
+        leader.command("d", ".drop table u columns (c)").await?;
+        let last = leader.command_refused("d", ".drop column u.a").await?;
+        ensure!(last.message.contains("at least one column"), "{last}");
+        let altered = leader.command("d", ".alter table u (z:string)").await?;
+        ensure!(
+            altered[0]["Schema"]
+                .as_str()
+                .is_some_and(|s| s.contains("\"z\"")),
+            "{altered:?}"
+        );
+        assert_eq!(leader.count("d", "SELECT count(*) FROM u").await?, 73);
+        assert_eq!(leader.count("d", "SELECT count(z) FROM u").await?, 0);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a35_a36_a43_a_follower_changes_its_own_settings_and_nothing_else() -> Result<()> {
     Site::run(Store::Directory, async |site| {
         let (leader, follower) = pair(site).await?;

@@ -207,6 +207,28 @@ async fn a09_a10_a15_a_follower_sees_the_tables_that_its_filters_name() -> Resul
     .await
 }
 
+/// There are no materialized views yet: what can be held is that their filters are taken, checked
+/// and shown like the others.
+#[tokio::test]
+async fn a12_filters_of_materialized_views_are_checked_and_kept() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        create(&leader, "d", &["t"]).await?;
+        let follower = site.follower("south", &leader).await?;
+        let include = json!({"leader": "north", "database": "d",
+            "sharing": {"materializedViewsToInclude": ["v*"]}});
+        let (status, code) = refused(&follower, &include).await?;
+        assert_eq!((status, code.as_str()), (404, "filter_matches_nothing"));
+        let exclude = json!({"leader": "north", "database": "d",
+            "sharing": {"materializedViewsToExclude": ["v*"]}});
+        let attached = put(&follower, &exclude).await?;
+        assert_eq!(attached["sharing"], exclude["sharing"]);
+        assert_eq!(tables(&follower, "d").await?, ["t"]);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a53_a_configuration_can_be_put_again_and_its_filters_changed() -> Result<()> {
     Site::run(Store::Directory, async |site| {
@@ -774,6 +796,76 @@ async fn a32_a33_a34_a_query_ends_though_the_leader_drops_what_it_reads() -> Res
         ensure!(
             !site.bucket_files(&folder)?.is_empty(),
             "the extents are gone"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a69_the_newest_rows_come_from_the_leader_and_the_rest_from_here() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        leader
+            .sql(
+                "d",
+                "CREATE TABLE t AS SELECT value AS n FROM generate_series(1, 1000)",
+            )
+            .await?;
+        let follower = site.follower("south", &leader).await?;
+        let request = json!({"leader": "north", "database": "d", "database_name_override": "here"});
+        put(&follower, &request).await?;
+        let united = "SELECT count(*), sum(n) FROM (
+            SELECT n FROM t WHERE n <= 900
+            UNION ALL SELECT n FROM at_leader('SELECT n FROM t WHERE n > 900'))";
+        let answer = follower.sql("here", united).await?.text();
+        ensure!(
+            answer.contains("1000") && answer.contains("500500"),
+            "{answer}"
+        );
+        // Committed there and asked here in one breath: the leader's part is never behind.
+        leader.sql("d", "INSERT INTO t VALUES (1001)").await?;
+        let newest = "SELECT max(n) FROM at_leader($$SELECT n FROM t WHERE n > 900$$)";
+        assert_eq!(follower.count("here", newest).await?, 1001);
+        let (schema, _) = follower
+            .ask(
+                "here",
+                "SELECT * FROM at_leader('SELECT 1 AS a, ''x'' AS b')",
+            )
+            .arrow()
+            .await?;
+        assert_eq!(schema.fields().len(), 2);
+
+        for (sql, phrase) in [
+            (
+                "SELECT * FROM at_leader('SELECT * FROM gone')",
+                "leader 'north': there is no table",
+            ),
+            ("SELECT * FROM at_leader(1)", "takes one text"),
+            ("SELECT * FROM at_leader('DROP TABLE t')", "takes one query"),
+            (
+                "SELECT * FROM at_leader('SELECT 1; DROP TABLE t')",
+                "takes one query",
+            ),
+            (
+                "SELECT * FROM at_leader('SELECT * INTO u FROM t')",
+                "queries can run",
+            ),
+        ] {
+            let refused = follower.refused("here", sql).await?;
+            ensure!(refused.message.contains(phrase), "{sql}: {refused}");
+        }
+        assert_eq!(leader.count("d", "SELECT count(*) FROM t").await?, 1001);
+        let owned = leader
+            .refused("d", "SELECT * FROM at_leader('SELECT 1')")
+            .await?;
+        ensure!(owned.message.contains("followed databases"), "{owned}");
+        drop(leader);
+        let silent = follower.refused("here", newest).await?;
+        assert_eq!(
+            (silent.status, silent.code.as_str()),
+            (503, "storage_unavailable")
         );
         Ok(())
     })

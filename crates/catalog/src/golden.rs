@@ -321,6 +321,12 @@ fn golden_commits_of_principals_and_external_tables() {
         if_exists: false,
     };
     ops.push(("drop_external_table", vec![drop]));
+    let drop = DatabaseOp::DropColumn {
+        table: table_name("flights"),
+        column: schema().columns()[0].field.name().clone(),
+        if_exists: false,
+    };
+    ops.push(("drop_column", vec![drop]));
     assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(15), ops);
 }
 

@@ -43,6 +43,15 @@ pub enum DatabaseOp {
         /// Do nothing when there is a column of that name.
         if_not_exists: bool,
     },
+    /// Forgets a column. The files that hold it stay, and its name is not given again.
+    DropColumn {
+        /// The table's name.
+        table: TableName,
+        /// The column's name.
+        column: String,
+        /// Do nothing when there is no such column.
+        if_exists: bool,
+    },
     /// Makes uploaded extents part of a table.
     AddExtents {
         /// The table, by id: one dropped and created again meanwhile is another table.
@@ -177,6 +186,14 @@ pub enum OpError {
         column: String,
         /// How they differ.
         reason: String,
+    },
+    /// The table has no such column.
+    #[error("table '{table}' has no column '{column}'")]
+    ColumnNotFound {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
     },
     /// An extent is in the table already.
     #[error("extent {extent} is in table '{table}' already")]

@@ -50,7 +50,9 @@ impl FollowerEngine {
     ) -> Result<(SessionDatabases, Option<Freshness>), ServiceError> {
         let (databases, freshness) = self.registry.resolve(request).await?;
         let access = &request.access;
-        let databases = access.session(&self.identity, request.database.clone(), databases);
+        let leader = self.registry.leader_of(request);
+        let default = request.database.clone();
+        let databases = access.session(&self.identity, default, leader, databases);
         Ok((databases, freshness))
     }
 

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use slipstream_catalog::DatabaseState;
 use slipstream_model::{ClusterRole, DatabasePrincipal, DatabaseRole, PrincipalName};
-use slipstream_query::{ClusterView, DatabaseRow, FollowerRow, LeaseRow, SessionDatabases};
+use slipstream_query::{
+    ClusterView, DatabaseRow, FollowerRow, LeaseRow, RemoteNode, SessionDatabases,
+};
 
 use crate::{ErrorKind, NodeIdentity, ServiceError};
 
@@ -196,6 +198,17 @@ pub struct Access {
     caller: Arc<Caller>,
     /// Their roles, by database; databases without any are left out.
     databases: Arc<BTreeMap<String, Vec<DatabaseRole>>>,
+    token: Option<Token>,
+}
+
+/// A token that a caller showed, kept so that it can be shown to a leader on their behalf.
+#[derive(Clone)]
+struct Token(Arc<str>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 impl Default for Access {
@@ -213,7 +226,25 @@ impl Access {
             (!roles.is_empty()).then(|| (database.clone(), roles))
         });
         let databases = Arc::new(roles.collect());
-        Self { caller, databases }
+        Self {
+            caller,
+            databases,
+            token: None,
+        }
+    }
+
+    /// With the token that the caller showed.
+    #[must_use]
+    pub(crate) fn with_token(self, token: Option<&Arc<str>>) -> Self {
+        Self {
+            token: token.map(|token| Token(Arc::clone(token))),
+            ..self
+        }
+    }
+
+    /// The token that the caller showed: what a leader is asked with on their behalf.
+    pub fn token(&self) -> Option<Arc<str>> {
+        self.token.as_ref().map(|token| Arc::clone(&token.0))
     }
 
     /// Who it is.
@@ -276,10 +307,12 @@ impl Access {
         &self,
         node: &NodeIdentity,
         default: Option<String>,
+        leader: Option<Arc<dyn RemoteNode>>,
         databases: BTreeMap<String, DatabaseState>,
     ) -> SessionDatabases {
         let mut session = SessionDatabases {
             default,
+            leader,
             identity: node.session(&self.caller.principal),
             ..SessionDatabases::default()
         };

@@ -1,6 +1,7 @@
 //! Where requests come in: finds out who asks, and hands them the node as they may use it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -8,7 +9,9 @@ use axum::http::{HeaderMap, header, request::Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use slipstream_catalog::DatabaseState;
-use slipstream_model::{Clock, DatabasePrincipal, Digest, Entropy, OverrideChange, Version};
+use slipstream_model::{
+    Clock, ClusterRole, DatabasePrincipal, Digest, Entropy, OverrideChange, Version,
+};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
@@ -70,6 +73,7 @@ impl Gate {
             engine: Arc::clone(&self.engine),
             services: Arc::clone(&self.services),
             caller,
+            token: token.map(Into::into),
         })
     }
 
@@ -185,11 +189,22 @@ fn authorization_header(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The node as one caller may use it. What every door works with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AuthorizedEngine {
     engine: Arc<dyn Engine>,
     services: Arc<Services>,
     caller: Arc<Caller>,
+    /// What they showed; a secret.
+    token: Option<Arc<str>>,
+}
+
+impl fmt::Debug for AuthorizedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorizedEngine")
+            .field("engine", &self.engine)
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AuthorizedEngine {
@@ -200,7 +215,13 @@ impl AuthorizedEngine {
 
     /// What they may do.
     pub fn access(&self) -> Access {
-        Access::new(Arc::clone(&self.caller), &self.engine.principals())
+        let caller = Arc::clone(&self.caller);
+        if caller.has(ClusterRole::AllDatabasesAdmin) {
+            // There is nothing that a role in one database would add.
+            let access = Access::new(caller, &BTreeMap::new());
+            return access.with_token(self.token.as_ref());
+        }
+        Access::new(caller, &self.engine.principals()).with_token(self.token.as_ref())
     }
 
     /// See [`Engine::identity`].

@@ -36,7 +36,7 @@ pub use command::{
     PrincipalsChange, RetentionPolicy, TableDefinition, TablePutMode,
 };
 pub use error::SyntaxError;
-pub use parser::{COMMAND_BYTES_MAX, parse};
+pub use parser::{COMMAND_BYTES_MAX, parse, without_secrets};
 pub use show::{
     DatabaseView, ExtentScope, PolicyKind, PolicyTarget, Show, TableView, TagFilter, TagOperator,
 };

@@ -35,6 +35,23 @@ pub fn parse(text: &str) -> Result<Command, SyntaxError> {
     parsed.map_err(|failed| cursor.explain(failed))
 }
 
+/// A command's text for logs: what is written `h'...'` is left out, and so is a text that cannot
+/// even be cut into words.
+pub fn without_secrets(text: &str) -> String {
+    let Ok(tokens) = lexer::tokens(text) else {
+        return "(a text that is no command)".to_owned();
+    };
+    let mut clean = String::with_capacity(text.len());
+    let mut from = 0;
+    for token in tokens.iter().filter(|token| token.is_secret) {
+        clean.push_str(&text[from..token.span.start]);
+        clean.push_str("h'***'");
+        from = token.span.end;
+    }
+    clean.push_str(&text[from..]);
+    clean
+}
+
 fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     c.sign('.')?;
     if c.word_opt("show") {

@@ -445,6 +445,7 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
         CommitError::Rejected(rejection) => match rejection {
             OpError::TableExists(_) => (ErrorKind::AlreadyExists, "table_exists"),
             OpError::DatabaseExists(_) => (ErrorKind::AlreadyExists, "database_exists"),
+            OpError::ColumnNotFound { .. } => (ErrorKind::NotFound, "column_not_found"),
             OpError::TableNotFound(_) => (ErrorKind::NotFound, "table_not_found"),
             OpError::EntityExists(EntityKind::Function, _) => {
                 (ErrorKind::AlreadyExists, "function_exists")

@@ -81,7 +81,13 @@ impl LeaderEngine {
         databases: BTreeMap<String, DatabaseState>,
     ) -> QuerySession {
         let access = &request.access;
-        let databases = access.session(&self.identity, request.database.clone(), databases);
+        let default = request.database.clone();
+        // A database that this cluster owns is at its leader already.
+        let leader = self
+            .follows(default.as_deref())
+            .then(|| self.registry.leader_of(request))
+            .flatten();
+        let databases = access.session(&self.identity, default, leader, databases);
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(databases, access.view(Arc::new(view)))
     }

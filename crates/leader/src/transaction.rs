@@ -176,7 +176,10 @@ impl<'a> Transaction<'a> {
             self.state_of(None)?;
             self.check_permission(&op)?;
             self.check_change(&op)?;
-            self.add(op)?;
+            match op {
+                DatabaseOp::DropColumn { .. } => self.drop_column(op)?,
+                op => self.add(op)?,
+            }
         }
         self.commit().await
     }
@@ -317,6 +320,21 @@ impl<'a> Transaction<'a> {
                 }
                 _ => {}
             }
+            if let AlterTableOperation::DropColumn {
+                column_names,
+                if_exists,
+                ..
+            } = operation
+            {
+                for column in column_names {
+                    self.drop_column(DatabaseOp::DropColumn {
+                        table: table.clone(),
+                        column: QuerySession::identifier(column),
+                        if_exists: *if_exists,
+                    })?;
+                }
+                continue;
+            }
             let AlterTableOperation::AddColumn {
                 if_not_exists,
                 column_def,
@@ -343,6 +361,31 @@ impl<'a> Transaction<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// Drops a column that row-level security can do without: otherwise nobody could read the
+    /// table any more.
+    fn drop_column(&mut self, op: DatabaseOp) -> Result<(), ServiceError> {
+        let DatabaseOp::DropColumn { table, column, .. } = &op else {
+            return self.add(op);
+        };
+        let (table, column) = (table.clone(), column.clone());
+        self.add(op)?;
+        let Some((database, state)) = &self.database else {
+            return Ok(());
+        };
+        let known = state.table(table.as_str());
+        let policy = known.and_then(|known| known.policies.row_level_security.as_ref());
+        let Some(policy) = policy else { return Ok(()) };
+        let session = self.session();
+        let checked = session.check_row_level_security(database, table.as_str(), policy);
+        checked.map_err(|error| {
+            ServiceError::new(
+                ErrorKind::Conflict,
+                "column_in_use",
+                format!("column '{column}' cannot be dropped: {error}"),
+            )
+        })
     }
 
     async fn create_table(
@@ -497,7 +540,7 @@ fn unsupported(what: &str) -> ServiceError {
         "unsupported",
         format!(
             "{what} is not supported: a leader takes CREATE and DROP DATABASE, CREATE and DROP \
-             TABLE, ALTER TABLE ADD COLUMN, CREATE and DROP FUNCTION and POLICY, INSERT, and queries"
+             TABLE, ALTER TABLE ADD and DROP COLUMN, CREATE and DROP FUNCTION and POLICY, INSERT, and queries"
         ),
     )
 }

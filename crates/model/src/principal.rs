@@ -201,7 +201,7 @@ role!(
         User = "User" | "users",
         /// Reads.
         Viewer = "Viewer" | "viewers",
-        /// Reads also where row-level security hides.
+        /// Reads, restricted views too; there are none in this version, so it is a viewer.
         UnrestrictedViewer = "UnrestrictedViewer" | "unrestrictedviewers",
         /// Takes rows in, without reading any.
         Ingestor = "Ingestor" | "ingestors",

@@ -34,12 +34,23 @@ pub enum InvalidSchema {
     /// Rows written before the column existed must read as null.
     #[error("column '{0}' is NOT NULL, but rows written before it exist would read as null")]
     AddedColumnNotNull(String),
+    /// The name of a column that was dropped.
+    #[error(
+        "column '{0}' was dropped, and its name stays taken: files written before still hold it. \
+         Choose another name"
+    )]
+    RetiredColumn(String),
+    /// No column of that name.
+    #[error("there is no column '{0}'")]
+    UnknownColumn(String),
 }
 
 /// The columns of a table, in order. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSchema {
     columns: Arc<[Column]>,
+    /// Columns that were dropped: older extents hold them, and their statistics name them.
+    dropped: Arc<[Column]>,
     next_column_id: u32,
     arrow: SchemaRef,
 }
@@ -86,9 +97,33 @@ impl TableSchema {
         let arrow = Arc::new(Schema::new(fields));
         Ok(Self {
             columns: columns.into(),
+            dropped: Arc::default(),
             next_column_id,
             arrow,
         })
+    }
+
+    /// The same columns, with those that were dropped before.
+    #[must_use]
+    pub fn with_dropped(self, dropped: Vec<Column>) -> Self {
+        Self {
+            dropped: dropped.into(),
+            ..self
+        }
+    }
+
+    /// This schema without a column.
+    ///
+    /// # Errors
+    /// When there is none of that name, or no other.
+    pub fn without_column(&self, name: &str) -> Result<Self, InvalidSchema> {
+        let column = self.column(name);
+        let column = column.ok_or_else(|| InvalidSchema::UnknownColumn(name.to_owned()))?;
+        let left = self.columns.iter().filter(|known| known.id != column.id);
+        let schema = Self::from_columns(left.cloned().collect(), self.next_column_id)?;
+        let mut dropped = self.dropped.to_vec();
+        dropped.push(column.clone());
+        Ok(schema.with_dropped(dropped))
     }
 
     /// This schema with one more column at the end.
@@ -99,17 +134,34 @@ impl TableSchema {
         if !field.is_nullable() {
             return Err(InvalidSchema::AddedColumnNotNull(field.name().clone()));
         }
+        // Files are read by the columns' names.
+        let mut dropped = self.dropped.iter();
+        if dropped.any(|known| known.field.name() == field.name()) {
+            return Err(InvalidSchema::RetiredColumn(field.name().clone()));
+        }
         let mut columns = self.columns.to_vec();
         columns.push(Column {
             id: ColumnId(self.next_column_id),
             field: Arc::new(field),
         });
-        Self::from_columns(columns, self.next_column_id + 1)
+        let schema = Self::from_columns(columns, self.next_column_id + 1)?;
+        Ok(schema.with_dropped(self.dropped.to_vec()))
     }
 
     /// The columns in order.
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// The columns that were dropped, in the order in which they were.
+    pub fn dropped(&self) -> &[Column] {
+        &self.dropped
+    }
+
+    /// The column of a number, also when it was dropped.
+    pub fn column_of(&self, id: ColumnId) -> Option<&Column> {
+        let mut all = self.columns.iter().chain(self.dropped.iter());
+        all.find(|column| column.id == id)
     }
 
     /// The number that the next added column gets.
@@ -152,6 +204,27 @@ mod tests {
             wider.with_added_column(field("a")),
             Err(InvalidSchema::DuplicateColumn("a".into()))
         );
+    }
+
+    #[test]
+    fn a_dropped_column_is_remembered_and_its_name_is_not_given_again() {
+        let schema = TableSchema::new(&Schema::new(vec![field("a"), field("b")])).expect("valid");
+        let less = schema.without_column("a").expect("another is left");
+        assert_eq!(less.columns().len(), 1);
+        assert!(less.column("a").is_none());
+        assert_eq!(
+            less.column_of(ColumnId(1)).map(|c| c.field.name().as_str()),
+            Some("a")
+        );
+        assert_eq!(
+            less.with_added_column(field("a")),
+            Err(InvalidSchema::RetiredColumn("a".into()))
+        );
+        let more = less.with_added_column(field("c")).expect("a new name");
+        assert_eq!(more.columns()[1].id, ColumnId(3));
+        assert_eq!(more.dropped().len(), 1);
+        assert_eq!(less.without_column("b"), Err(InvalidSchema::NoColumns));
+        assert!(less.without_column("a").is_err());
     }
 
     #[test]

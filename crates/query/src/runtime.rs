@@ -17,7 +17,10 @@ use crate::admission::Admission;
 use crate::log::QueryLog;
 use crate::session::{QuerySession, base_state};
 use crate::table::ScanContext;
-use crate::{ClusterView, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, SessionIdentity};
+use crate::{
+    ClusterView, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, RemoteNode,
+    SessionIdentity,
+};
 
 /// The name that the store of extents is registered under in DataFusion. Plans carry it.
 const STORE_URL: &str = "slipstream://extents/";
@@ -60,6 +63,8 @@ pub struct SessionDatabases {
     pub metadata_only: BTreeMap<String, DatabaseState>,
     /// Who asks.
     pub identity: SessionIdentity,
+    /// The leader of the default database, when it is followed: what `at_leader` asks.
+    pub leader: Option<Arc<dyn RemoteNode>>,
 }
 
 impl QueryRuntime {

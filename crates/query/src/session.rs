@@ -13,7 +13,7 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName};
+use datafusion::sql::sqlparser::ast::{ColumnDef, Ident, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::executor::block_on;
 use slipstream_model::{RowLevelSecurity, StoredFunction};
@@ -29,9 +29,9 @@ use crate::system::SystemSchema;
 use crate::table::ResolveScans;
 use crate::{
     ClusterView, Parameters, QueryError, QueryErrorKind, QueryOptions, QueryRuntime, QueryStream,
-    SessionDatabases,
+    RemoteNode, SessionDatabases,
 };
-use crate::{functions, identity, parameters, stack};
+use crate::{functions, identity, parameters, remote, stack};
 
 /// How deep expressions and subqueries may nest. Deeper ones overflow the stack of a thread
 /// before they are planned; nobody writes them by hand.
@@ -60,6 +60,7 @@ pub struct QuerySession {
     runtime: Arc<QueryRuntime>,
     state: SessionState,
     names: Arc<Namespace>,
+    leader: Option<Arc<dyn RemoteNode>>,
 }
 
 /// The state that sessions are copied from.
@@ -121,6 +122,7 @@ impl QuerySession {
             default,
             databases,
             identity,
+            leader,
             ..
         } = databases;
         let names = Namespace::new(default.clone(), &databases, system, &runtime);
@@ -138,6 +140,7 @@ impl QuerySession {
             runtime,
             state,
             names,
+            leader,
         }
     }
 
@@ -164,6 +167,11 @@ impl QuerySession {
     /// When it has more than `cluster.database.table`.
     pub fn resolve_name(name: &ObjectName) -> Result<(Option<String>, String), QueryError> {
         statement::resolve_name(name)
+    }
+
+    /// A name as SQL means it: folded unless quoted.
+    pub fn identifier(name: &Ident) -> String {
+        statement::identifier(name)
     }
 
     /// A column of `CREATE TABLE` or `ALTER TABLE ADD COLUMN` as an Arrow field.
@@ -199,7 +207,7 @@ impl QuerySession {
         match statement::classify(&statement) {
             Class::Query => self.plan_read_only(statement).await,
             Class::Insert | Class::CreateTable => {
-                let plan = self.logical_plan(statement)?;
+                let plan = self.logical_plan(statement).await?;
                 statement::check_change(&plan)?;
                 Ok(plan)
             }
@@ -232,7 +240,7 @@ impl QuerySession {
                 return Err(QueryError::new(QueryErrorKind::Unsupported, message));
             }
         }
-        let plan = self.logical_plan(statement)?;
+        let plan = self.logical_plan(statement).await?;
         // What looks like a query may still write: `SELECT ... INTO`.
         no_writes().verify_plan(&plan).map_err(|error| {
             let message = format!("only queries can run here: {}", QueryError::from(error));
@@ -241,7 +249,9 @@ impl QuerySession {
         Ok(plan)
     }
 
-    fn logical_plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+    async fn logical_plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+        let mut state = self.state.clone();
+        remote::register(&mut state, &statement, self.leader.as_ref()).await?;
         stack::on_large_stack(|| {
             if let Some(name) = statement::qualified_call(&statement) {
                 let message = format!(
@@ -251,10 +261,10 @@ impl QuerySession {
                 return Err(QueryError::new(QueryErrorKind::Unsupported, message));
             }
             // Only a failure needs them, but planning consumes the statement.
-            let references = statement::references(&self.state, &statement);
-            block_on(self.state.statement_to_plan(statement)).map_err(|error| {
+            let references = statement::references(&state, &statement);
+            block_on(state.statement_to_plan(statement)).map_err(|error| {
                 let is_function = |reference: &&TableReference| {
-                    self.state.table_functions().contains_key(reference.table())
+                    state.table_functions().contains_key(reference.table())
                 };
                 let mut missing = references
                     .iter()

@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, SqlToRel, object_name_to_table_reference};
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, ColumnOption, ColumnOptionDef, ObjectName, Statement as Sql, TableFactor, Visit,
-    Visitor,
+    ColumnDef, ColumnOption, ColumnOptionDef, Ident, ObjectName, Statement as Sql, TableFactor,
+    Visit, Visitor,
 };
 
 use crate::namespace::CATALOG;
@@ -308,6 +308,14 @@ fn qualified(reference: &TableReference) -> QualifiedName {
         reference.schema().map(str::to_owned),
         reference.table().to_owned(),
     )
+}
+
+/// A name as SQL means it: folded unless quoted.
+pub(crate) fn identifier(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_ascii_lowercase(),
+    }
 }
 
 pub(crate) fn resolve_name(name: &ObjectName) -> Result<QualifiedName, QueryError> {

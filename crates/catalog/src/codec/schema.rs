@@ -18,6 +18,7 @@ pub(crate) fn schema_to_proto(schema: &TableSchema) -> proto::TableSchema {
         arrow_schema: encode_arrow(&schema.arrow()),
         column_ids: schema.columns().iter().map(|column| column.id.0).collect(),
         next_column_id: schema.next_column_id(),
+        dropped_columns: schema.dropped().iter().map(column_to_proto).collect(),
     }
 }
 
@@ -40,7 +41,11 @@ pub(crate) fn schema_from_proto(
             field: Arc::clone(field),
         })
         .collect();
+    let dropped = schema.dropped_columns.into_iter();
+    let dropped = dropped.map(|column| column_from_proto(Some(column)));
+    let dropped = dropped.collect::<Result<_, _>>()?;
     TableSchema::from_columns(columns, schema.next_column_id)
+        .map(|schema| schema.with_dropped(dropped))
         .map_err(|error| Malformed::new(error.to_string()))
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
-    CachingPolicy, Column, DatabasePrincipal, EntityKind, Extent, ExtentId, ExternalTable,
-    RetentionPolicy, RowLevelSecurity, StoredFunction, TableName, TableSchema,
+    CachingPolicy, Column, ColumnId, DatabasePrincipal, EntityKind, Extent, ExtentId,
+    ExternalTable, RetentionPolicy, RowLevelSecurity, StoredFunction, TableName, TableSchema,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
@@ -34,6 +34,8 @@ pub enum DatabaseRecord {
     DropTable,
     /// The table has one more column.
     AddColumn(Column),
+    /// The table has one column less.
+    DropColumn(ColumnId),
     /// The table has more extents.
     AddExtents(Vec<Extent>),
     /// The table has fewer extents.
@@ -69,6 +71,7 @@ impl LogRecord for DatabaseRecord {
             Self::AddColumn(column) => Kind::AddColumn(proto::AddColumn {
                 column: Some(column_to_proto(column)),
             }),
+            Self::DropColumn(id) => Kind::DropColumn(proto::DropColumn { column_id: id.0 }),
             Self::AddExtents(extents) => Kind::AddExtents(proto::AddExtents {
                 extents: extents.iter().map(extent_to_proto).collect(),
             }),
@@ -130,6 +133,7 @@ impl DatabaseRecord {
                 },
                 Kind::DropTable(proto::DropTable {}) => Self::DropTable,
                 Kind::AddColumn(record) => Self::AddColumn(column_from_proto(record.column)?),
+                Kind::DropColumn(record) => Self::DropColumn(ColumnId(record.column_id)),
                 Kind::AddExtents(record) => {
                     let extents = record.extents.into_iter().map(extent_from_proto);
                     Self::AddExtents(extents.collect::<Result<_, _>>()?)

@@ -367,6 +367,23 @@ impl LogState for DatabaseState {
                     }),
                 ))
             }
+            DatabaseOp::DropColumn {
+                table,
+                column,
+                if_exists,
+            } => {
+                let table = self.named(&table)?;
+                match table.schema.column(&column) {
+                    Some(known) => Some((table.id, Record::DropColumn(known.id))),
+                    None if if_exists => None,
+                    None => {
+                        return Err(OpError::ColumnNotFound {
+                            table: table.name.clone(),
+                            column,
+                        });
+                    }
+                }
+            }
             DatabaseOp::AddExtents {
                 table,
                 schema,
@@ -576,6 +593,12 @@ impl TableState {
                 }
                 let field = column.field.as_ref().clone();
                 table.schema = self.schema.with_added_column(field)?;
+                table.extents.set_schema(table.schema.clone());
+            }
+            Record::DropColumn(id) => {
+                let column = self.schema.columns().iter().find(|known| known.id == id);
+                let name = column.map(|column| column.field.name().as_str());
+                table.schema = self.schema.without_column(name.unwrap_or_default())?;
                 table.extents.set_schema(table.schema.clone());
             }
             Record::AddExtents(extents) => {

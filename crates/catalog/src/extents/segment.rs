@@ -290,7 +290,7 @@ impl Segment {
 
 /// The type of a column by its id.
 pub(super) fn column_type(schema: &TableSchema, id: ColumnId) -> Result<&DataType, String> {
-    let column = schema.columns().iter().find(|column| column.id == id);
+    let column = schema.column_of(id);
     column
         .map(|column| column.field.data_type())
         .ok_or_else(|| format!("it holds a column with id {}, and the table has none", id.0))

@@ -188,15 +188,22 @@ impl Registry {
 
     /// Who has which role in each followed database, by its name here.
     pub fn principals(&self) -> BTreeMap<String, Vec<DatabasePrincipal>> {
+        // Read once for all of them: this is asked with every request.
+        let configurations = self.attachments.all();
+        let followed = configurations.iter().flat_map(|configuration| {
+            let followed = configuration.databases.iter();
+            followed.map(move |followed| ((configuration.name.as_str(), followed.id), followed))
+        });
+        let followed: BTreeMap<_, _> = followed.collect();
         let all = self.all();
-        let principals = all.iter().map(|following| {
+        let principals = all.iter().filter_map(|following| {
+            let source = following.source();
             let served = following.served();
             let leader = served.state.as_ref().map(DatabaseState::principals);
-            let overrides = self.overrides_of(following);
-            (
-                following.source().database.clone(),
-                overrides.effective_principals(leader.unwrap_or_default()),
-            )
+            let key = (source.configuration.as_str(), source.database_id);
+            let overrides = &followed.get(&key)?.overrides;
+            let effective = overrides.effective_principals(leader.unwrap_or_default());
+            Some((source.database.clone(), effective))
         });
         principals.collect()
     }

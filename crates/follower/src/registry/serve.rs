@@ -1,15 +1,17 @@
 //! What the registry gives to queries: states, as fresh as asked for, and held while they are read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{DatabaseReadiness, ErrorKind, ServiceError, SqlRequest};
 use slipstream_model::{DatabaseAccessMode, Freshness, WhenStale};
-use slipstream_query::DatabaseRow;
+use slipstream_query::{DatabaseRow, RemoteNode};
 
 use super::Registry;
 use crate::following::{Following, Served};
+use crate::leader_query::LeaderQuery;
 use crate::pins::Pin;
 
 /// How long a request waits for fresher state when it does not say.
@@ -46,6 +48,15 @@ impl Registry {
             Some((following.source().database.clone(), state))
         })
         .collect()
+    }
+
+    /// The leader of a request's database, for what is to be asked there.
+    pub fn leader_of(&self, request: &SqlRequest) -> Option<Arc<dyn RemoteNode>> {
+        let following = self.by_database(request.database.as_deref()?).ok()?;
+        Some(Arc::new(LeaderQuery::new(
+            following,
+            request.access.token(),
+        )))
     }
 
     /// Holds the versions of followed databases for as long as the answer lives, so that the

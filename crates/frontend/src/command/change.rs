@@ -62,14 +62,22 @@ impl Context<'_> {
                 };
                 self.commit(names.into_iter().map(drop)).await
             }
-            Command::RenameTable { .. }
-            | Command::RenameColumn { .. }
-            | Command::DropColumns { .. } => Err(ServiceError::new(
+            Command::RenameTable { .. } | Command::RenameColumn { .. } => Err(ServiceError::new(
                 ErrorKind::Unsupported,
                 "unsupported",
-                "tables and columns keep their names, and columns stay: this version adds columns \
-                 and drops whole tables",
+                "tables and columns keep their names: files are read by them",
             )),
+            Command::DropColumns { table, columns } => {
+                let table = table_name(table)?;
+                let drop = |column| {
+                    Ok(DatabaseOp::DropColumn {
+                        table: table.clone(),
+                        column,
+                        if_exists: false,
+                    })
+                };
+                self.commit(columns.into_iter().map(drop)).await
+            }
             Command::PutFunction(function) => self.put_function(function).await,
             Command::DropFunctions { names, if_exists } => {
                 let drop = |name: String| {
@@ -261,21 +269,17 @@ impl Context<'_> {
                 }),
             }
         }
-        let wanted = |name: &str| fields.iter().any(|field| field.name() == name);
-        let mut columns = known.schema.columns().iter();
-        let left_out = columns.find(|column| !wanted(column.field.name()));
-        match (mode, left_out) {
-            (TablePutMode::Alter, Some(column)) => Err(ServiceError::new(
-                ErrorKind::Unsupported,
-                "unsupported",
-                format!(
-                    "column '{}' of table '{name}' is not among the new ones, and columns are not \
-                     dropped: use .alter-merge table to add some",
-                    column.field.name()
-                ),
-            )),
-            _ => Ok(()),
+        if mode == TablePutMode::Alter {
+            let wanted = |name: &str| fields.iter().any(|field| field.name() == name);
+            let columns = known.schema.columns().iter();
+            let left_out = columns.filter(|column| !wanted(column.field.name()));
+            ops.extend(left_out.map(|column| DatabaseOp::DropColumn {
+                table: name.clone(),
+                column: column.field.name().clone(),
+                if_exists: false,
+            }));
         }
+        Ok(())
     }
 
     async fn put_function(&self, wanted: FunctionCommand) -> Result<Rows, ServiceError> {

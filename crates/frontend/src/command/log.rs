@@ -55,7 +55,10 @@ impl CommandLog {
         request: &SqlRequest,
     ) -> CommandEntry {
         let row = CommandRow {
-            text: request.sql.chars().take(TEXT_CHARS_MAX).collect(),
+            text: slipstream_kusto::without_secrets(&request.sql)
+                .chars()
+                .take(TEXT_CHARS_MAX)
+                .collect(),
             database: request.database.clone(),
             client: request.client.clone(),
             principal: engine.caller().principal.to_string(),

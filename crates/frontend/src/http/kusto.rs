@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use slipstream_query::{Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
+use super::error::challenge;
 use crate::metrics::Timer;
 use crate::{AuthorizedEngine, ErrorKind, Gate, ServiceError, SqlRequest};
 
@@ -261,7 +262,9 @@ fn failure(error: &ServiceError, headers: &HeaderMap) -> Response {
         status => status,
     };
     let body = json!({"error": one_api(error, &request_id(headers))});
-    (status, Json(body)).into_response()
+    let mut response = (status, Json(body)).into_response();
+    challenge(error, response.headers_mut());
+    response
 }
 
 /// An error in the shape of Microsoft's OneApi.

@@ -659,6 +659,14 @@ fn a_secret_is_not_in_the_error() {
 }
 
 #[test]
+fn a_secret_is_not_in_the_log() {
+    let text = ".create external table E (a:string) kind=storage dataformat=csv (h@'KEY', 'b')";
+    let clean = without_secrets(text);
+    assert!(clean.ends_with("(h'***', 'b')"), "{clean}");
+    assert!(!without_secrets(".show h'KEY").contains("KEY"));
+}
+
+#[test]
 fn a_text_that_is_too_long_is_not_looked_at() {
     let text = format!(".show tables ({})", "T,".repeat(COMMAND_BYTES_MAX));
     assert!(parse(&text).is_err());
@@ -668,6 +676,7 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}") {
         let _ = parse(&text).map_err(|error| error.to_string());
+        let _ = without_secrets(&text);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, OperateFunctionArg, Statement, Value,
 };
 use slipstream_catalog::{DatabaseOp, PutMode};
-use slipstream_frontend::ServiceError;
+use slipstream_frontend::{Permission, ServiceError};
 use slipstream_model::{
     EntityId, FunctionName, FunctionParameter, RowLevelSecurity, StoredFunction,
 };
@@ -134,6 +134,11 @@ impl Transaction<'_> {
         table: &ObjectName,
     ) -> Result<Option<RowLevelSecurity>, ServiceError> {
         let (database, table) = self.table_name(table)?;
+        self.state_of(database.as_deref())?;
+        // Also when there is nothing to change: what a policy says is for those who may change it.
+        if let Some((name, _)) = &self.database {
+            self.request.access.check(name, Permission::Administer)?;
+        }
         let state = self.state_of(database.as_deref())?;
         let table = state.table(table.as_str());
         Ok(table.and_then(|table| table.policies.row_level_security.clone()))

@@ -22,6 +22,7 @@ pub(super) fn permission_for(
         }
         DatabaseOp::DropTable { .. }
         | DatabaseOp::AddColumn { .. }
+        | DatabaseOp::DropColumn { .. }
         | DatabaseOp::RemoveExtents { .. }
         | DatabaseOp::DropFunction { .. }
         | DatabaseOp::DropExternalTable { .. }

@@ -153,6 +153,7 @@ impl World {
         let view = View(self.state.clone());
         let databases = SessionDatabases {
             metadata_only: Default::default(),
+            leader: None,
             default: default.map(str::to_owned),
             databases,
             identity,
