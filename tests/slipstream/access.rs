@@ -255,6 +255,9 @@ fn operations() -> Vec<(Needs, Call)> {
         (Administer, Sql("ALTER TABLE t DROP COLUMN IF EXISTS gone")),
         (Administer, Sql("DROP POLICY IF EXISTS p ON t")),
     ];
+    all.push((Metadata, Flight(".show tables")));
+    all.push((Metadata, Sql(".show tables")));
+    all.push((Create, Flight(".create table flown{n} (a:long)")));
     for shown in [
         ".show database d",
         ".show databases (d) details",

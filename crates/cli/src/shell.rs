@@ -159,10 +159,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Whether a statement ends with a semicolon outside quotes and comments.
+/// Whether a statement ends with a semicolon outside quotes and comments. A management command
+/// needs none: it ends with its line, unless a brace or a quote is open.
 fn is_complete(text: &str) -> bool {
+    let is_command = text.trim_start().starts_with('.');
     let mut quote = None;
     let mut ended = false;
+    let mut depth = 0_usize;
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match (quote, character) {
@@ -176,11 +179,13 @@ fn is_complete(text: &str) -> bool {
                 characters.by_ref().find(|c| *c == '\n');
             }
             (None, ';') => ended = true,
+            (None, '{') if is_command => depth += 1,
+            (None, '}') if is_command => depth = depth.saturating_sub(1),
             (None, other) if !other.is_whitespace() => ended = false,
             (None, _) => {}
         }
     }
-    ended && quote.is_none()
+    quote.is_none() && depth == 0 && (ended || is_command)
 }
 
 fn history_file() -> Option<PathBuf> {
@@ -203,6 +208,8 @@ mod tests {
             "SELECT ';';",
             "SELECT 1; -- done",
             "SELECT 1;\n",
+            ".show tables",
+            ".create function f() {\n  SELECT 1\n}",
         ] {
             assert!(is_complete(text), "{text}");
         }
@@ -212,6 +219,8 @@ mod tests {
             "SELECT 1 -- ;",
             "SELECT 'a;\nb",
             "; SELECT",
+            ".create function f() {\n  SELECT 1",
+            ".add database d viewers ('a",
         ] {
             assert!(!is_complete(text), "{text}");
         }

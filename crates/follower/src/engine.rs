@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, Capacity, DatabaseChange, DatabaseDescription, Description,
-    Engine, ErrorKind, FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Permission,
-    Readiness, ServiceError, SqlRequest,
+    Engine, ErrorKind, FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness,
+    ServiceError, SqlRequest,
 };
 use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
@@ -88,12 +88,6 @@ impl FollowerEngine {
     }
 }
 
-/// A query reads the request's database, whatever else it names.
-fn check_query(request: &SqlRequest) -> Result<(), ServiceError> {
-    let database = request.database.as_deref();
-    database.map_or(Ok(()), |name| request.access.check(name, Permission::Query))
-}
-
 /// How many queries a node runs at one time.
 pub fn queries_capacity(runtime: &QueryRuntime) -> Capacity {
     let (total, running) = runtime.slots();
@@ -120,7 +114,7 @@ impl Engine for FollowerEngine {
             return Err(self.registry.refuse_write(request.database.as_deref()));
         }
         let statement = self.parse(&request)?;
-        check_query(&request)?;
+        request.check_query()?;
         let (databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
         let pins = self.registry.pin(&databases.databases);
@@ -150,7 +144,7 @@ impl Engine for FollowerEngine {
         if QuerySession::is_write(&statement) {
             return Err(self.registry.refuse_write(request.database.as_deref()));
         }
-        check_query(&request)?;
+        request.check_query()?;
         let (databases, _) = self.resolve(&request).await?;
         let session = self.session(&request, databases);
         let plan = self

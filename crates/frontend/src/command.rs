@@ -7,7 +7,7 @@
 mod change;
 mod json;
 mod log;
-pub(crate) mod rows;
+mod rows;
 mod show;
 mod types;
 
@@ -19,6 +19,7 @@ use crate::{
 };
 pub(crate) use log::CommandLog;
 use rows::Rows;
+pub(crate) use types::column_type;
 
 /// Whether a text is a command rather than SQL.
 pub(crate) fn is_command(text: &str) -> bool {

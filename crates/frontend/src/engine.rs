@@ -18,7 +18,7 @@ use slipstream_query::{Parameters, QueryStream, SessionIdentity};
 
 use crate::{
     Access, AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
-    FollowerDescription, Invitation, InviteRequest, ServiceError,
+    FollowerDescription, Invitation, InviteRequest, Permission, ServiceError,
 };
 
 /// A node: leader or follower. Doors authenticate, translate and stream; what a request means is
@@ -219,6 +219,18 @@ pub struct SqlRequest {
     pub client: String,
     /// Who asks, and what they may do. Set by [`AuthorizedEngine`](crate::AuthorizedEngine).
     pub access: Access,
+}
+
+impl SqlRequest {
+    /// Refuses a query of somebody who may not read the request's database. Other databases that
+    /// it names are not there for them in the first place.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn check_query(&self) -> Result<(), ServiceError> {
+        let database = self.database.as_deref();
+        database.map_or(Ok(()), |name| self.access.check(name, Permission::Query))
+    }
 }
 
 /// What came of a request.

@@ -13,7 +13,7 @@ use slipstream_frontend::{
     Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
     DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase,
     FollowerDescription, IngestReceipt, IngestRequest, Invitation, InviteRequest, NodeIdentity,
-    Permission, Readiness, ServiceError, SqlRequest, TableMode,
+    Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
     DatabaseId, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
@@ -229,7 +229,7 @@ impl LeaderEngine {
         request: SqlRequest,
         statement: Statement,
     ) -> Result<Answer, ServiceError> {
-        check_query(&request)?;
+        request.check_query()?;
         let (databases, freshness) = self.resolve(&request).await?;
         let pins = self.registry.pin(&databases);
         let session = self.session(&request, databases);
@@ -316,12 +316,6 @@ fn acknowledgement_schema() -> SchemaRef {
     ]))
 }
 
-/// A query reads the request's database, whatever else it names.
-fn check_query(request: &SqlRequest) -> Result<(), ServiceError> {
-    let database = request.database.as_deref();
-    database.map_or(Ok(()), |name| request.access.check(name, Permission::Query))
-}
-
 fn invalid(error: impl std::fmt::Display) -> ServiceError {
     ServiceError::new(
         ErrorKind::InvalidArgument,
@@ -393,7 +387,7 @@ impl Engine for LeaderEngine {
         let session = self.session(&request, databases);
         let (plan, is_query) = match parsed {
             Request::Query(statement) => {
-                check_query(&request)?;
+                request.check_query()?;
                 (session.plan_read_only(statement).await?, true)
             }
             Request::Changes(mut statements) if statements.len() == 1 => {

@@ -45,13 +45,15 @@ pub(super) fn field(column: &ColumnDefinition) -> Field {
 }
 
 /// What Kusto calls a column's type.
-pub(super) fn column_type(field: &Field) -> ColumnType {
-    use DataType as T;
+pub(crate) fn column_type(field: &Field) -> ColumnType {
     let said = field.metadata().get(KUSTO_TYPE);
-    if let Some(known) = said.and_then(|name| name.parse().ok()) {
-        return known;
-    }
-    match field.data_type() {
+    let said = said.and_then(|name| name.parse().ok());
+    said.unwrap_or_else(|| of_arrow(field.data_type()))
+}
+
+fn of_arrow(data_type: &DataType) -> ColumnType {
+    use DataType as T;
+    match data_type {
         T::Boolean => ColumnType::Bool,
         T::Int8 | T::Int16 | T::Int32 | T::UInt8 | T::UInt16 => ColumnType::Int,
         T::Int64 | T::UInt32 | T::UInt64 => ColumnType::Long,
@@ -60,7 +62,6 @@ pub(super) fn column_type(field: &Field) -> ColumnType {
             ColumnType::Decimal
         }
         T::Timestamp(..) | T::Date32 | T::Date64 => ColumnType::DateTime,
-        T::Time32(_) | T::Time64(_) | T::Duration(_) | T::Interval(_) => ColumnType::TimeSpan,
         T::List(_)
         | T::LargeList(_)
         | T::FixedSizeList(..)
@@ -68,6 +69,7 @@ pub(super) fn column_type(field: &Field) -> ColumnType {
         | T::LargeListView(_)
         | T::Struct(_)
         | T::Map(..) => ColumnType::Dynamic,
+        T::Dictionary(_, values) => of_arrow(values),
         _ => ColumnType::String,
     }
 }

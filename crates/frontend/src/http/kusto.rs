@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use slipstream_kusto::parse_timespan;
 use slipstream_query::{Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
@@ -207,25 +208,10 @@ fn properties(value: Value) -> Result<Properties, ServiceError> {
     read.map_err(|error| ServiceError::invalid(format!("properties: {error}")))
 }
 
-/// `hh:mm:ss` with days in front and a fraction behind, each optional.
+/// A timespan of at least hours and minutes: `00:04:00`.
 fn server_timeout(text: &str) -> Result<Duration, ServiceError> {
-    let read = || {
-        let (days, time) = match text.split_once('.') {
-            Some((days, time)) if time.contains(':') => (days.parse::<u64>().ok()?, time),
-            _ => (0, text),
-        };
-        let mut parts = time.split(':');
-        let hours = parts.next()?.parse::<u64>().ok()?;
-        let minutes = parts.next()?.parse::<u64>().ok()?;
-        let seconds = parts.next()?.parse::<f64>().ok()?;
-        let whole = days
-            .checked_mul(86_400)?
-            .checked_add(hours.checked_mul(3_600)?)?;
-        let whole = whole.checked_add(minutes.checked_mul(60)?)?;
-        let fraction = Duration::try_from_secs_f64(seconds).ok()?;
-        Duration::from_secs(whole).checked_add(fraction)
-    };
-    read().ok_or_else(|| {
+    let span = parse_timespan(text).filter(|_| text.contains(':'));
+    span.ok_or_else(|| {
         ServiceError::invalid(format!(
             "servertimeout '{text}' is no timespan such as 00:04:00"
         ))
@@ -412,7 +398,7 @@ mod tests {
             let found = server_timeout(text).expect("a timespan");
             assert!((found.as_secs_f64() - seconds).abs() < 1e-9, "{text}");
         }
-        for text in ["", "5s", "1:2", "a:b:c", "00:00:-1"] {
+        for text in ["", "5s", "1:60", "a:b:c", "00:00:-1"] {
             assert!(server_timeout(text).is_err(), "{text}");
         }
     }

@@ -14,7 +14,7 @@ use datafusion::common::ScalarValue;
 use serde_json::{Number, Value};
 
 use crate::ServiceError;
-use crate::command::rows::KUSTO_TYPE;
+use crate::command::column_type;
 
 /// What Kusto calls a column: in v2 by its own name, in v1 by .NET's too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,44 +23,13 @@ pub(super) struct ColumnKind {
     pub(super) data_type: &'static str,
 }
 
-const fn kind(column_type: &'static str, data_type: &'static str) -> ColumnKind {
+fn kind_of(field: &Field) -> ColumnKind {
+    let kind = column_type(field);
+    // .NET's name without where it is from: `Int64`, `SqlDecimal`.
+    let data_type = kind.dotnet().rsplit('.').next().unwrap_or_default();
     ColumnKind {
-        column_type,
+        column_type: kind.name(),
         data_type,
-    }
-}
-
-fn kind_of(data_type: &DataType) -> ColumnKind {
-    use DataType as T;
-    match data_type {
-        T::Boolean => kind("bool", "SByte"),
-        T::Int8 | T::Int16 | T::Int32 | T::UInt8 | T::UInt16 => kind("int", "Int32"),
-        T::Int64 | T::UInt32 | T::UInt64 => kind("long", "Int64"),
-        T::Float16 | T::Float32 | T::Float64 => kind("real", "Double"),
-        T::Decimal32(..) | T::Decimal64(..) | T::Decimal128(..) | T::Decimal256(..) => {
-            kind("decimal", "SqlDecimal")
-        }
-        T::Timestamp(..) | T::Date32 | T::Date64 => kind("datetime", "DateTime"),
-        T::List(_)
-        | T::LargeList(_)
-        | T::FixedSizeList(..)
-        | T::ListView(_)
-        | T::LargeListView(_)
-        | T::Struct(_)
-        | T::Map(..) => kind("dynamic", "Object"),
-        T::Dictionary(_, values) => kind_of(values),
-        _ => kind("string", "String"),
-    }
-}
-
-/// A field may say what Kusto calls its type, where Arrow has none for it.
-fn kind_of_field(field: &Field) -> ColumnKind {
-    let said = field.metadata().get(KUSTO_TYPE).map(String::as_str);
-    match said {
-        Some("guid") => kind("guid", "Guid"),
-        Some("dynamic") => kind("dynamic", "Object"),
-        Some("timespan") => kind("timespan", "TimeSpan"),
-        _ => kind_of(field.data_type()),
     }
 }
 
@@ -73,7 +42,7 @@ impl Columns {
         let columns = schema.fields().iter();
         Self(
             columns
-                .map(|field| (field.name().clone(), kind_of_field(field)))
+                .map(|field| (field.name().clone(), kind_of(field)))
                 .collect(),
         )
     }
@@ -249,7 +218,11 @@ mod tests {
     use super::*;
 
     fn column(array: ArrayRef) -> Vec<Value> {
-        values(kind_of(array.data_type()), &array).expect("written")
+        values(
+            kind_of(&Field::new("c", array.data_type().clone(), true)),
+            &array,
+        )
+        .expect("written")
     }
 
     #[test]
