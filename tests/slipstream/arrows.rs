@@ -9,12 +9,13 @@ use serde_json::Value;
 
 /// Which crates of ours each crate may use: the picture in ARCHITECTURE.md, as a table. A new
 /// crate needs a line here.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("proto", &[]),
     ("kusto", &["model"]),
     ("storage", &["model", "proto"]),
     ("catalog", &["model", "proto", "storage"]),
+    ("cache", &["model"]),
     ("query", &["model", "proto", "storage", "catalog"]),
     (
         "frontend",
@@ -28,7 +29,9 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ),
     (
         "follower",
-        &["model", "proto", "storage", "catalog", "query", "frontend"],
+        &[
+            "model", "proto", "storage", "catalog", "cache", "query", "frontend",
+        ],
     ),
     (
         "cli",

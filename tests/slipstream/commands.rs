@@ -613,3 +613,199 @@ async fn a_mistake_is_pointed_at_on_every_door() -> Result<()> {
     })
     .await
 }
+
+/// `.show cache` of a follower, once it is as wanted.
+async fn cache_becomes(
+    follower: &Node,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    let mut last = Value::Null;
+    eventually(what, async || {
+        last = one(follower, ".show cache").await?;
+        Ok(is_so(&last))
+    })
+    .await
+    .with_context(|| format!("the cache was last {last}"))?;
+    Ok(last)
+}
+
+#[tokio::test]
+async fn a26_a27_a57_a61_a66_the_hot_cache_follows_the_policy() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        for year in 2020..2025 {
+            let options = format!("format=csv&create=true&creation_time={year}-01-01T00:00:00Z");
+            leader
+                .ingest("d", "t", &options, format!("year\n{year}\n0\n"))
+                .await?;
+        }
+        leader
+            .ingest("d", "t", "format=csv", "year\n2030\n0\n")
+            .await?;
+        let address = format!("north={}", leader.grpc_url());
+        let options = ["--leader", &address, "--cache-disk-bytes", "100MB"];
+        let mut follower = site.start("follower", "south", "south", &options).await?;
+        follower.wait_ready().await?;
+        follower.attach(&leader, "d").await?;
+
+        // No policy: everything is hot, and here, checked by what the bucket holds.
+        let full = cache_becomes(&follower, "everything is here", |cache| {
+            cache["ResidentExtents"] == 6
+        })
+        .await?;
+        assert_eq!(
+            (&full["HotExtents"], &full["ShortfallBytes"]),
+            (&json!(6), &json!(0))
+        );
+        let files =
+            || std::fs::read_dir(follower.data_directory().join("cache")).map(Iterator::count);
+        assert_eq!(files()?, 6);
+        let (_, metrics) = follower.get("/metrics").await?;
+        ensure!(
+            metrics.contains("slipstream_cache_utilization_percent"),
+            "{metrics}"
+        );
+
+        // 0d: nothing is hot. What is cold is queryable all the same.
+        follower
+            .command("d", ".alter follower database d policy caching hot = 0d")
+            .await?;
+        cache_becomes(&follower, "nothing is here", |cache| {
+            cache["ResidentExtents"] == 0
+        })
+        .await?;
+        assert_eq!(files()?, 0);
+        assert_eq!(
+            follower.count("d", "SELECT sum(year) FROM t").await?,
+            12_140
+        );
+
+        // Three years, by the time of creation; the leader knows nothing of it.
+        follower
+            .command(
+                "d",
+                ".alter follower database d table t policy caching hot = 1d, \
+                 hot_window = datetime(2021-01-01) .. datetime(2022-06-01)",
+            )
+            .await?;
+        cache_becomes(&follower, "the hot ones are here", |cache| {
+            cache["ResidentExtents"] == 3
+        })
+        .await?;
+        assert_eq!(
+            follower
+                .command("d", ".show table t extents hot")
+                .await?
+                .len(),
+            3
+        );
+        assert_eq!(
+            leader
+                .command("d", ".show table t extents hot")
+                .await?
+                .len(),
+            6
+        );
+        assert_eq!(leader.command("d", ".show cache").await?.len(), 0);
+
+        // A query says what it read from where.
+        follower.sql("d", "SELECT year + 1 FROM t").await?;
+        let queries = follower.command("d", ".show queries").await?;
+        let last = queries
+            .iter()
+            .rfind(|row| {
+                row["Text"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("year + 1"))
+            })
+            .context("the query is in the log")?;
+        let statistics = &last["CacheStatistics"];
+        let bytes = |which: &str, what: &str| statistics["Shards"][which][what].as_i64();
+        ensure!(bytes("Hot", "HitBytes") > Some(0), "{statistics}");
+        assert_eq!(bytes("Hot", "MissBytes"), Some(0), "{statistics}");
+        ensure!(bytes("Cold", "MissBytes") > Some(0), "{statistics}");
+
+        // New extents come by themselves; a restart finds what is on the disk.
+        leader
+            .ingest("d", "t", "format=csv", "year\n2031\n0\n")
+            .await?;
+        cache_becomes(&follower, "the new one is here", |cache| {
+            cache["ResidentExtents"] == 4
+        })
+        .await?;
+        follower.kill()?;
+        follower.restart().await?;
+        follower.wait_ready().await?;
+        cache_becomes(&follower, "all are found again", |cache| {
+            cache["ResidentExtents"] == 4
+        })
+        .await?;
+        let (_, metrics) = follower.get("/metrics").await?;
+        ensure!(
+            !metrics.contains("slipstream_cache_fetched_bytes_total"),
+            "nothing was fetched again"
+        );
+
+        // Lost and cut files are fetched again, and queries answer meanwhile.
+        for entry in std::fs::read_dir(follower.data_directory().join("cache"))? {
+            std::fs::write(entry?.path(), "garbage")?;
+        }
+        assert_eq!(
+            follower.count("d", "SELECT sum(year) FROM t").await?,
+            14_171
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a60_the_newest_stay_when_the_disk_is_too_small() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        let mut size = 0;
+        for year in 2020..2026 {
+            let options = format!("format=csv&create=true&creation_time={year}-01-01T00:00:00Z");
+            let receipt = leader
+                .ingest("d", "t", &options, format!("year\n{year}\n"))
+                .await?;
+            size = receipt["size_bytes"].as_u64().context("a size")?;
+        }
+        // Three extents and a half, in the 95 % that whole extents may take.
+        let disk = (size * 7 / 2 * 100 / 95).to_string();
+        let address = format!("north={}", leader.grpc_url());
+        let options = ["--leader", &address, "--cache-disk-bytes", &disk];
+        let mut follower = site.start("follower", "south", "south", &options).await?;
+        follower.wait_ready().await?;
+        follower.attach(&leader, "d").await?;
+        let cache = cache_becomes(&follower, "as much is here as fits", |cache| {
+            cache["ResidentExtents"] == 3
+        })
+        .await?;
+        assert_eq!(cache["HotExtents"], 6);
+        assert_eq!(cache["ShortfallBytes"], json!(size * 3));
+        ensure!(
+            cache["CacheUtilizationFactor"].as_f64() > Some(100.0),
+            "{cache}"
+        );
+        let newest = follower
+            .command("d", ".show table t extents")
+            .await?
+            .into_iter()
+            .filter(|extent| extent["MaxCreatedOn"].as_str() > Some("2023"));
+        for extent in newest {
+            let id = extent["ExtentId"].as_str().unwrap_or_default();
+            let file = follower
+                .data_directory()
+                .join("cache")
+                .join(format!("{id}.parquet"));
+            ensure!(file.exists(), "{extent}");
+        }
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 6);
+        Ok(())
+    })
+    .await
+}

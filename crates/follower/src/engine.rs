@@ -6,15 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, Capacity, DatabaseChange, DatabaseDescription, Description,
-    Engine, ErrorKind, FollowerDatabase, IngestReceipt, IngestRequest, NodeIdentity, Readiness,
-    ServiceError, SqlRequest,
+    Answer, AttachRequest, Attachment, CacheDescription, Capacity, DatabaseChange,
+    DatabaseDescription, Description, Engine, ErrorKind, FollowerDatabase, IngestReceipt,
+    IngestRequest, NodeIdentity, Readiness, ServiceError, SqlRequest,
 };
 use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
 };
 
+use crate::hot_cache::HotCache;
 use crate::registry::Registry;
 use crate::view::FollowerView;
 
@@ -25,6 +26,7 @@ pub struct FollowerEngine {
     runtime: Arc<QueryRuntime>,
     clock: Arc<dyn Clock>,
     registry: Arc<Registry>,
+    cache: Option<Arc<HotCache>>,
 }
 
 impl FollowerEngine {
@@ -33,6 +35,7 @@ impl FollowerEngine {
         identity: NodeIdentity,
         runtime: Arc<QueryRuntime>,
         registry: Arc<Registry>,
+        cache: Option<Arc<HotCache>>,
     ) -> Self {
         let clock = Arc::clone(&registry.context().clock);
         Self {
@@ -40,6 +43,7 @@ impl FollowerEngine {
             runtime,
             clock,
             registry,
+            cache,
         }
     }
 
@@ -202,6 +206,10 @@ impl Engine for FollowerEngine {
 
     async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {
         Err(self.registry.refuse_write(Some(&change.database)))
+    }
+
+    fn cache(&self) -> Option<CacheDescription> {
+        self.cache.as_ref().map(|cache| cache.describe())
     }
 
     fn capacity(&self) -> Vec<Capacity> {

@@ -15,6 +15,7 @@ mod attachments;
 mod engine;
 mod follow;
 mod following;
+mod hot_cache;
 mod leader_query;
 mod lease;
 mod link;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use slipstream_frontend::runtime::{self, SystemClock};
 use slipstream_frontend::settings::{NodeArgs, NodeSettings};
 use slipstream_frontend::{Gate, NodeIdentity, NodeRole, NodeServer};
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::attachments::Attachments;
 use crate::engine::FollowerEngine;
 use crate::following::FollowContext;
+use crate::hot_cache::HotCache;
 use crate::link::{Dialer, LeaderAddress, NodeName};
 use crate::registry::Registry;
 use crate::upstream::UpstreamArgs;
@@ -28,6 +30,11 @@ pub struct FollowerArgs {
     /// Its leaders.
     #[command(flatten)]
     pub upstream: UpstreamArgs,
+
+    /// Disk for the hot cache, such as 100GB: whole extents that the caching policies make hot, below
+    /// DATA_DIR/cache [default: no cache].
+    #[arg(long, value_name = "BYTES", env = "SLIPSTREAM_CACHE_DISK_BYTES")]
+    pub cache_disk_bytes: Option<ByteSize>,
 }
 
 /// Runs a follower until it is told to stop.
@@ -36,7 +43,13 @@ pub struct FollowerArgs {
 /// When settings make no sense, a port is taken, or the node's own directory cannot be used. A
 /// bucket or leader that is not there yet is waited for.
 pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
-    let (settings, own) = args.node.resolve(NodeRole::Follower, &UpstreamArgs::KEYS)?;
+    let mut own_keys = UpstreamArgs::KEYS.to_vec();
+    own_keys.push(CACHE_KEY);
+    let (settings, own) = args.node.resolve(NodeRole::Follower, &own_keys)?;
+    let cache_bytes = match args.cache_disk_bytes {
+        Some(bytes) => bytes.as_u64(),
+        None => cache_bytes_of_file(&own)?,
+    };
     let (mut leaders, dialer) = args.upstream.resolve(&own)?;
     if leaders.is_empty() {
         leaders.push(default_leader());
@@ -47,10 +60,24 @@ pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
         settings,
         leaders,
         dialer,
+        cache_bytes,
         Arc::new(SystemClock::default()),
         shutdown,
     )
     .await
+}
+
+/// The cache's size in a settings file.
+const CACHE_KEY: &str = "cache-disk-bytes";
+
+fn cache_bytes_of_file(own: &toml::Table) -> anyhow::Result<u64> {
+    let bytes = match own.get(CACHE_KEY) {
+        None => return Ok(0),
+        Some(toml::Value::Integer(bytes)) => u64::try_from(*bytes).ok(),
+        Some(toml::Value::String(text)) => text.parse::<ByteSize>().ok().map(|b| b.as_u64()),
+        Some(_) => None,
+    };
+    bytes.with_context(|| format!("{CACHE_KEY} is no number of bytes such as \"100GB\""))
 }
 
 /// The leader of a follower that was told nothing: the one that was started in the same folder.
@@ -65,6 +92,7 @@ async fn serve(
     settings: NodeSettings,
     leaders: Vec<LeaderAddress>,
     dialer: Dialer,
+    cache_bytes: u64,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -76,7 +104,18 @@ async fn serve(
     let entropy = runtime::entropy_from_os();
     let connection = BucketConnection::new(&settings.bucket)?;
     let tasks = TaskTracker::new();
-    let query = settings.query_runtime(&connection, &clock, &entropy)?;
+    let cache = (cache_bytes > 0)
+        .then(|| HotCache::open(&settings, cache_bytes, &connection))
+        .transpose()?;
+    let query = match &cache {
+        None => settings.query_runtime(&connection, &clock, &entropy)?,
+        Some(cache) => {
+            let store = cache.store(connection.object_store());
+            let known = Arc::clone(cache);
+            let residency = Arc::new(move |path: &_| known.residency(path));
+            settings.query_runtime_over(store, residency, &connection, &clock, &entropy)?
+        }
+    };
     let identity = NodeIdentity {
         cluster: settings.cluster.clone(),
         role: NodeRole::Follower,
@@ -105,7 +144,14 @@ async fn serve(
         context,
         owns_nothing,
     );
-    let engine = FollowerEngine::new(identity, query, registry);
+    if let Some(cache) = &cache {
+        let warming = Arc::clone(cache).run(Arc::clone(&registry));
+        let stopping = shutdown.clone();
+        tasks.spawn(async move {
+            stopping.run_until_cancelled(warming).await;
+        });
+    }
+    let engine = FollowerEngine::new(identity, query, registry, cache);
 
     runtime::announce(&settings, &server)?;
     let routes = tonic::service::Routes::default();

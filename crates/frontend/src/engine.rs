@@ -106,6 +106,11 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         Err(owns_nothing(self.identity()))
     }
 
+    /// The hot cache of the node, when it has one.
+    fn cache(&self) -> Option<CacheDescription> {
+        None
+    }
+
     /// What the node can do at one time, and how much of that it does.
     fn capacity(&self) -> Vec<Capacity> {
         Vec::new()
@@ -149,6 +154,23 @@ pub struct DatabaseChange {
     pub ops: Vec<DatabaseOp>,
     /// Who asks, and what they may do.
     pub access: Access,
+}
+
+/// How full a node's hot cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheDescription {
+    /// Bytes of disk that it may use.
+    pub disk_bytes: u64,
+    /// Extents that are hot by the policies.
+    pub hot_extents: u64,
+    /// Their bytes.
+    pub hot_bytes: u64,
+    /// Extents that are on the disk.
+    pub resident_extents: u64,
+    /// Their bytes.
+    pub resident_bytes: u64,
+    /// Bytes that are hot and do not fit.
+    pub shortfall_bytes: u64,
 }
 
 /// How much of something a node does at one time.

@@ -18,10 +18,10 @@ use uuid::Uuid;
 
 use crate::command::{self, CommandLog};
 use crate::{
-    Access, Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
-    DatabaseDescription, Description, Engine, FollowerDatabase, FollowerDescription, IngestReceipt,
-    IngestRequest, IngestSource, Invitation, InviteRequest, NodeIdentity, Permission, Readiness,
-    ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
+    Access, Answer, AttachRequest, Attachment, CacheDescription, Caller, Capacity,
+    ClusterPermission, DatabaseChange, DatabaseDescription, Description, Engine, FollowerDatabase,
+    FollowerDescription, IngestReceipt, IngestRequest, IngestSource, Invitation, InviteRequest,
+    NodeIdentity, Permission, Readiness, ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
 };
 
 /// A node behind its authentication. Cheap to clone.
@@ -422,6 +422,11 @@ impl AuthorizedEngine {
     ) -> Result<(Version, Digest), ServiceError> {
         change.access.check_sees(&change.database)?;
         self.engine.change(change).await
+    }
+
+    /// See [`Engine::cache`].
+    pub(crate) fn cache(&self) -> Option<CacheDescription> {
+        self.engine.cache()
     }
 
     /// See [`Engine::capacity`].

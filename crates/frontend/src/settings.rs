@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use object_store::ObjectStore;
+use object_store::path::Path as ObjectPath;
 use serde::Deserialize;
 use slipstream_model::{Clock, ClusterName, Entropy};
-use slipstream_query::{ExtentAccess, QueryError, QueryOptions, QueryRuntime};
+use slipstream_query::{ExtentAccess, QueryError, QueryOptions, QueryRuntime, Residency};
 use slipstream_storage::{BucketConnection, BucketPath, BucketUrl};
 
 use crate::{NodeRole, ServerOptions, TokenFileError, Tokens};
@@ -204,6 +206,23 @@ impl NodeSettings {
         clock: &Arc<dyn Clock>,
         entropy: &Entropy,
     ) -> Result<Arc<QueryRuntime>, QueryError> {
+        let store = bucket.object_store();
+        let residency = Arc::new(|_: &_| Residency::Cold);
+        self.query_runtime_over(store, residency, bucket, clock, entropy)
+    }
+
+    /// The same, reading extents from a store that has the bucket's paths.
+    ///
+    /// # Errors
+    /// When the spill directory cannot be used.
+    pub fn query_runtime_over(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        residency: Arc<dyn Fn(&ObjectPath) -> Residency + Send + Sync>,
+        bucket: &BucketConnection,
+        clock: &Arc<dyn Clock>,
+        entropy: &Entropy,
+    ) -> Result<Arc<QueryRuntime>, QueryError> {
         let options = QueryOptions {
             memory_bytes_max: usize::try_from(self.query_memory_bytes).unwrap_or(usize::MAX),
             spill_directory: Some(self.data_dir.join("spill")),
@@ -216,10 +235,11 @@ impl NodeSettings {
         };
         let paths = bucket.clone();
         let extents = ExtentAccess {
-            store: bucket.object_store(),
+            store,
             path: Arc::new(move |database, extent| {
                 paths.object_path(&BucketPath::extent(database, extent))
             }),
+            residency,
         };
         QueryRuntime::new(options, extents, Arc::clone(clock), entropy.clone())
     }

@@ -12,6 +12,8 @@ pub enum Show {
     Cluster,
     /// `.show cluster details`
     ClusterDetails,
+    /// `.show cache`
+    Cache,
     /// `.show diagnostics`
     Diagnostics,
     /// `.show capacity [resource] [with (scope=...)]`; the scope is not kept.

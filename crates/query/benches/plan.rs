@@ -99,6 +99,7 @@ impl World {
 
     fn new(extents: usize) -> Self {
         let access = ExtentAccess {
+            residency: Arc::new(|_| slipstream_query::Residency::Cold),
             store: Arc::new(object_store::memory::InMemory::new()),
             path: Arc::new(|database, extent| format!("{database}/{extent}").into()),
         };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::Residency;
 use crate::table::OpenedExtent;
 
 /// Extents that are checked when a query fails over bytes that make no sense. The damaged one is
@@ -18,6 +19,8 @@ pub(crate) struct QueryCounters {
     rows: AtomicU64,
     requests: AtomicU64,
     bytes: AtomicU64,
+    hot_hit_bytes: AtomicU64,
+    hot_miss_bytes: AtomicU64,
     opened: Mutex<Opened>,
 }
 
@@ -38,6 +41,10 @@ pub struct QueryStatistics {
     pub requests: u64,
     /// Bytes read from it.
     pub bytes_scanned: u64,
+    /// Of them, bytes of hot extents that came from the local disk.
+    pub hot_hit_bytes: u64,
+    /// Bytes of hot extents that were not there, and came from the bucket.
+    pub hot_miss_bytes: u64,
     /// Extents that were opened.
     pub extents_scanned: u64,
 }
@@ -47,9 +54,14 @@ impl QueryCounters {
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_request(&self, bytes: u64) {
+    pub(crate) fn add_request(&self, bytes: u64, residency: Residency) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        match residency {
+            Residency::HotHit => self.hot_hit_bytes.fetch_add(bytes, Ordering::Relaxed),
+            Residency::HotMiss => self.hot_miss_bytes.fetch_add(bytes, Ordering::Relaxed),
+            Residency::Cold => 0,
+        };
     }
 
     pub(crate) fn add_extent(&self, extent: OpenedExtent) {
@@ -75,6 +87,8 @@ impl QueryCounters {
             rows: read(&self.rows),
             requests: read(&self.requests),
             bytes_scanned: read(&self.bytes),
+            hot_hit_bytes: read(&self.hot_hit_bytes),
+            hot_miss_bytes: read(&self.hot_miss_bytes),
             extents_scanned: self.opened.lock().seen.len() as u64,
         }
     }

@@ -55,7 +55,7 @@ pub use datafusion::sql::parser::Statement;
 pub use error::{QueryError, QueryErrorKind};
 pub use identity::SessionIdentity;
 pub use namespace::CATALOG;
-pub use options::{ExtentAccess, QueryOptions};
+pub use options::{ExtentAccess, QueryOptions, Residency};
 pub use parameters::Parameters;
 pub use remote::{RemoteNode, RemoteRows};
 pub use runtime::{QueryRuntime, SessionDatabases};

@@ -96,6 +96,19 @@ pub struct ExtentAccess {
     pub store: Arc<dyn ObjectStore>,
     /// An extent's path in it.
     pub path: Arc<dyn Fn(DatabaseId, ExtentId) -> Path + Send + Sync>,
+    /// Where an extent's bytes would come from now.
+    pub residency: Arc<dyn Fn(&Path) -> Residency + Send + Sync>,
+}
+
+/// Where an extent's bytes come from, as far as a cache is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Residency {
+    /// It is hot, and on the local disk.
+    HotHit,
+    /// It is hot, and not here yet.
+    HotMiss,
+    /// It is not hot, or there is no cache: it is read from the bucket.
+    Cold,
 }
 
 impl fmt::Debug for ExtentAccess {

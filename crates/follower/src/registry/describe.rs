@@ -157,6 +157,12 @@ impl Registry {
         }
     }
 
+    /// This node's own settings for each followed database, by its name here.
+    pub(crate) fn overrides_by_database(&self) -> BTreeMap<String, Overrides> {
+        let all = self.overrides().into_iter();
+        all.map(|known| (known.database, known.overrides)).collect()
+    }
+
     fn origin_of(&self, configuration: &str) -> ShareOrigin {
         let known = self.attachments.get(configuration);
         if known.is_some_and(|known| known.is_invited) {

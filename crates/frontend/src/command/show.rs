@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
     match show {
         Show::Version => Ok(node::version()),
         Show::Cluster | Show::ClusterDetails => Ok(node::cluster(context)),
+        Show::Cache => node::cache(context),
         Show::Diagnostics => node::diagnostics(context),
         Show::Capacity { resource } => node::capacity(context, resource.as_deref()).await,
         Show::Queries => node::queries(context, false).await,

@@ -18,6 +18,9 @@ pub(super) fn show(c: &mut Cursor<'_>) -> Parsed<Show> {
     if c.word_opt("cluster") {
         return cluster(c);
     }
+    if c.word_opt("cache") {
+        return Ok(Show::Cache);
+    }
     if c.word_opt("diagnostics") {
         return Ok(Show::Diagnostics);
     }

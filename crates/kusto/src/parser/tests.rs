@@ -158,6 +158,7 @@ fn show_commands() -> Vec<(&'static str, Show)> {
         (".show cluster", Show::Cluster),
         (".show cluster details", Show::ClusterDetails),
         (".show cluster principals", Show::ClusterPrincipals),
+        (".show cache", Show::Cache),
         (".show diagnostics;", Show::Diagnostics),
         (
             ".show capacity with (scope=cluster)",

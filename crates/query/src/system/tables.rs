@@ -89,6 +89,8 @@ pub(super) fn queries(log: Arc<QueryLog>, cluster: Arc<dyn ClusterView>) -> Arc<
         optional_millis("duration_ms", |row: &R| Some(row.duration)),
         count("row_count", |row: &R| row.statistics.rows),
         count("bytes_scanned", |row: &R| row.statistics.bytes_scanned),
+        count("hot_hit_bytes", |row: &R| row.statistics.hot_hit_bytes),
+        count("hot_miss_bytes", |row: &R| row.statistics.hot_miss_bytes),
         count("requests", |row: &R| row.statistics.requests),
         count("extents_scanned", |row: &R| row.statistics.extents_scanned),
         optional_text("error", |row: &R| row.error.clone()),

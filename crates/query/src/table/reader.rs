@@ -23,6 +23,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use super::ScanContext;
 use super::fault::{ExtentFault, ReadFailure, wrong_size};
 use crate::counters::QueryCounters;
+use crate::{ExtentAccess, Residency};
 
 /// An extent that a query reads, as far as errors have to name it.
 #[derive(Debug, Clone)]
@@ -48,16 +49,15 @@ impl fmt::Display for OpenedExtent {
 /// Makes the readers of one scan.
 #[derive(Debug)]
 pub(crate) struct ExtentReaderFactory {
-    store: Arc<dyn ObjectStore>,
+    access: ExtentAccess,
     footers: Arc<FileMetadataCache>,
     counters: Arc<QueryCounters>,
 }
 
 impl ExtentReaderFactory {
     pub(crate) fn new(context: &ScanContext, counters: Arc<QueryCounters>) -> Self {
-        let store = Arc::clone(&context.access.store);
         Self {
-            store,
+            access: context.access.clone(),
             footers: Arc::clone(&context.footers),
             counters,
         }
@@ -84,7 +84,8 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
             sha256: meta.e_tag.clone().unwrap_or_default(),
         };
         Ok(Box::new(ExtentReader {
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.access.store),
+            residency: Arc::clone(&self.access.residency),
             footers: Arc::clone(&self.footers),
             counters: Arc::clone(&self.counters),
             metrics: ParquetFileMetrics::new(partition, meta.location.as_ref(), metrics),
@@ -98,6 +99,7 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
 
 struct ExtentReader {
     store: Arc<dyn ObjectStore>,
+    residency: Arc<dyn Fn(&Path) -> Residency + Send + Sync>,
     footers: Arc<FileMetadataCache>,
     counters: Arc<QueryCounters>,
     metrics: ParquetFileMetrics,
@@ -113,7 +115,8 @@ impl ExtentReader {
         if !std::mem::replace(&mut self.is_counted, true) {
             self.counters.add_extent(self.extent.clone());
         }
-        self.counters.add_request(bytes);
+        let residency = (self.residency)(&self.meta.location);
+        self.counters.add_request(bytes, residency);
         self.metrics
             .bytes_scanned
             .add(usize::try_from(bytes).unwrap_or(usize::MAX));

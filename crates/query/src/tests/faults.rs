@@ -46,6 +46,7 @@ async fn damaged(damage: impl FnOnce(Bytes) -> Option<Bytes>) -> (World, Extent)
         None => store.delete(&path).await.expect("deleted"),
     }
     let access = ExtentAccess {
+        residency: Arc::new(|_| crate::Residency::Cold),
         store: store as Arc<dyn ObjectStore>,
         path: Arc::new(|_, extent| Path::from(extent.to_string())),
     };

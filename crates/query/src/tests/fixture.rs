@@ -51,6 +51,7 @@ impl World {
         let bucket = BucketWriter::memory(Arc::clone(&clock) as _, entropy.clone()).await;
         let connection = (**bucket.reader()).clone();
         let access = ExtentAccess {
+            residency: Arc::new(|_| crate::Residency::Cold),
             store: bucket.object_store(),
             path: Arc::new(move |database, extent| {
                 connection.object_path(&BucketPath::extent(database, extent))
