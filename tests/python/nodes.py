@@ -149,11 +149,21 @@ def guarded_leader(options: argparse.Namespace):
         yield start(stack, options.binary, "leader", folder, []), made.stdout.strip()
 
 
-def start(stack: contextlib.ExitStack, binary: str, role: str, folder: pathlib.Path, more: list[str]) -> Node:
-    """Starts a node that ends with the stack, and waits until it is ready."""
+def start(
+    stack: contextlib.ExitStack,
+    binary: str,
+    role: str,
+    folder: pathlib.Path,
+    more: list[str],
+    bucket: str | None = None,
+) -> Node:
+    """Starts a node that ends with the stack, and waits until it is ready. Without a bucket, it is a
+    directory in the folder.
+    """
+    bucket = bucket or f"file://{folder}/bucket"
     data, log = folder / role, folder / f"{role}.log"
     output = stack.enter_context(open(log, "wb"))
-    command = [binary, role, "--cluster", role, "--bucket", f"file://{folder}/bucket", "--data-dir", str(data)]
+    command = [binary, role, "--cluster", role, "--bucket", bucket, "--data-dir", str(data)]
     command += ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *more]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     stack.callback(stop, process)

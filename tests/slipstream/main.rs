@@ -21,6 +21,7 @@ mod access;
 mod arrows;
 mod bad_input;
 mod bank;
+mod cache;
 mod cluster;
 mod command_line;
 mod commands;

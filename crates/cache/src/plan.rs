@@ -1,6 +1,6 @@
 //! What is to be on the disk: a pure function of what is hot, what is here, and how much fits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slipstream_model::{DatabaseId, Digest, ExtentId, Timestamp};
 
@@ -11,12 +11,21 @@ pub struct HotExtent {
     pub database: DatabaseId,
     /// Which one.
     pub extent: ExtentId,
-    /// Its length.
+    /// Its length in the bucket.
     pub size_bytes: u64,
-    /// What its bytes hash to.
+    /// What its bytes in the bucket hash to.
     pub sha256: Digest,
     /// When its newest rows were taken in.
     pub max_created_on: Timestamp,
+}
+
+/// An extent that is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes of its file, which may be in another form than the bucket's.
+    pub file_bytes: u64,
+    /// What the extent's bytes in the bucket hash to.
+    pub sha256: Digest,
 }
 
 /// What has to be done.
@@ -32,14 +41,15 @@ pub struct Plan {
     pub shortfall_bytes: u64,
 }
 
-/// Decides. `resident` is what is on the disk, with its sizes.
+/// Decides. `resident` is what is on the disk; what is not is taken to be as large as it is in the
+/// bucket.
 ///
 /// When the hot extents do not fit into `budget_bytes`, the newest are kept (*Caching policy*,
 /// Kusto documentation): all that are newer than the first one that does not fit, so that no old
 /// small extent stays in the place of a newer one.
 pub fn plan(
     mut hot: Vec<HotExtent>,
-    resident: &BTreeMap<ExtentId, u64>,
+    resident: &BTreeMap<ExtentId, Resident>,
     budget_bytes: u64,
 ) -> Plan {
     // Ids are time-ordered; they decide between extents of one moment, the same way each time.
@@ -48,31 +58,29 @@ pub fn plan(
         newest.then_with(|| b.extent.cmp(&a.extent))
     });
     hot.dedup_by_key(|extent| extent.extent);
-    let hot_bytes = hot.iter().map(|extent| extent.size_bytes).sum();
+    let here = |extent: &HotExtent| {
+        let here = resident.get(&extent.extent);
+        here.filter(|here| here.sha256 == extent.sha256)
+    };
+    let bytes = |extent: &HotExtent| here(extent).map_or(extent.size_bytes, |here| here.file_bytes);
+    let hot_bytes = hot.iter().map(bytes).sum();
     let mut kept_bytes = 0_u64;
     let fits = hot.iter().take_while(|extent| {
-        kept_bytes = kept_bytes.saturating_add(extent.size_bytes);
+        kept_bytes = kept_bytes.saturating_add(bytes(extent));
         kept_bytes <= budget_bytes
     });
-    let count = fits.count();
-    hot.truncate(count);
-    let wanted: BTreeMap<ExtentId, u64> = hot
-        .iter()
-        .map(|extent| (extent.extent, extent.size_bytes))
-        .collect();
-    let wanted_bytes: u64 = wanted.values().sum();
-    let is_here = |extent: &HotExtent| resident.get(&extent.extent) == Some(&extent.size_bytes);
-    let evict = resident
-        .iter()
-        .filter(|(extent, size)| wanted.get(extent) != Some(size))
-        .map(|(extent, _)| *extent)
-        .collect();
-    hot.retain(|extent| !is_here(extent));
+    let left_out = hot.split_off(fits.count());
+    let shortfall_bytes = left_out.iter().map(bytes).sum();
+    let kept = hot.iter().filter(|extent| here(extent).is_some());
+    let kept: BTreeSet<ExtentId> = kept.map(|extent| extent.extent).collect();
+    let evict = resident.keys().filter(|extent| !kept.contains(extent));
+    let evict = evict.copied().collect();
+    hot.retain(|extent| here(extent).is_none());
     Plan {
         fetch: hot,
         evict,
         hot_bytes,
-        shortfall_bytes: hot_bytes - wanted_bytes,
+        shortfall_bytes,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -15,19 +16,32 @@ use object_store::{
 };
 use slipstream_model::ExtentId;
 
-use crate::HotTier;
+use crate::cold::{Object, read_uncached};
+use crate::{BucketReads, ColdCache, Form, HotTier, OpenExtent, Origin};
 
-/// The bucket, with the hot tier in front of it. Only extents are ever found there.
+/// The bucket, with the caches in front of it. Only extents are ever found there.
 #[derive(Debug, Clone)]
 pub struct CachedStore {
     bucket: Arc<dyn ObjectStore>,
     tier: Arc<HotTier>,
+    cold: Option<ColdCache>,
+    reads: Arc<BucketReads>,
 }
 
 impl CachedStore {
-    /// Puts a tier in front of a store.
-    pub fn new(bucket: Arc<dyn ObjectStore>, tier: Arc<HotTier>) -> Self {
-        Self { bucket, tier }
+    /// Puts the tiers in front of a store. `reads` is told of what queries read from the bucket.
+    pub fn new(
+        bucket: Arc<dyn ObjectStore>,
+        tier: Arc<HotTier>,
+        cold: Option<ColdCache>,
+        reads: Arc<BucketReads>,
+    ) -> Self {
+        Self {
+            bucket,
+            tier,
+            cold,
+            reads,
+        }
     }
 
     /// The extent that a path names.
@@ -35,38 +49,67 @@ impl CachedStore {
         location.filename()?.strip_suffix(".parquet")?.parse().ok()
     }
 
-    /// The extent's file, when a request can be answered from it.
-    fn local(&self, location: &Path, options: &GetOptions) -> Option<GetResult> {
-        let is_plain = options.if_match.is_none()
-            && options.if_none_match.is_none()
-            && options.if_modified_since.is_none()
-            && options.if_unmodified_since.is_none()
-            && options.version.is_none();
-        let extent = Self::extent_of(location).filter(|_| is_plain)?;
-        let (file, path, size) = self.tier.file(extent)?;
-        let modified = file.metadata().ok()?.modified().ok()?;
-        let range = match &options.range {
-            None => 0..size,
-            Some(GetRange::Bounded(range)) if range.start < size => {
-                range.start..range.end.min(size)
-            }
-            Some(GetRange::Offset(start)) if *start < size => *start..size,
-            Some(GetRange::Suffix(length)) => size.saturating_sub(*length)..size,
-            // The bucket has the right error.
-            Some(_) => return None,
+    /// Reads ranges of an object, and says where they came from. `size_bytes` is the object's
+    /// length, when it is known.
+    ///
+    /// # Errors
+    /// When the bucket fails.
+    pub async fn read(
+        &self,
+        location: &Path,
+        ranges: &[Range<u64>],
+        size_bytes: Option<u64>,
+    ) -> Result<(Vec<Bytes>, Origin)> {
+        let extent = Self::extent_of(location);
+        if let Some(extent) = extent
+            && let Some(pieces) = self.read_local(extent, ranges).await
+        {
+            let origin = Origin {
+                cached_bytes: ranges.iter().map(|range| range.end - range.start).sum(),
+                ..Origin::default()
+            };
+            return Ok((pieces, origin));
+        }
+        let _read = self.reads.begin();
+        let object = Object {
+            store: &self.bucket,
+            location,
+            extent: extent.unwrap_or_default(),
+            size_bytes,
         };
-        Some(GetResult {
-            payload: GetResultPayload::File(file, path),
-            meta: ObjectMeta {
-                location: location.clone(),
-                last_modified: modified.into(),
-                size,
-                e_tag: None,
-                version: None,
-            },
-            range,
-            attributes: Attributes::default(),
-        })
+        match &self.cold {
+            Some(cold) if extent.is_some() => cold.read(&object, ranges).await,
+            _ => read_uncached(&object, ranges).await,
+        }
+    }
+
+    /// Ranges of an extent that is here as it came; `None` when it is not, or cannot be read.
+    async fn read_local(&self, extent: ExtentId, ranges: &[Range<u64>]) -> Option<Vec<Bytes>> {
+        if self.tier.form(extent)? != Form::Parquet {
+            return None;
+        }
+        let (tier, ranges) = (Arc::clone(&self.tier), ranges.to_vec());
+        let read = move || {
+            let OpenExtent { file, .. } = tier.open_extent(extent)?;
+            let pieces = ranges.into_iter().map(|range| {
+                let length = usize::try_from(range.end - range.start).ok()?;
+                // The bucket has the right error for a range beyond the end.
+                if range.end > file.payload_bytes() {
+                    return None;
+                }
+                let mut piece = vec![0; length];
+                match file.read_at(range.start, &mut piece) {
+                    Ok(()) => Some(Bytes::from(piece)),
+                    Err(error) => {
+                        tier.found_broken(extent, &error);
+                        None
+                    }
+                }
+            });
+            pieces.collect()
+        };
+        // On a thread that may wait for the disk.
+        tokio::task::spawn_blocking(read).await.ok()?
     }
 }
 
@@ -79,24 +122,47 @@ impl fmt::Display for CachedStore {
 #[async_trait]
 impl ObjectStore for CachedStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        match self.local(location, &options) {
-            Some(found) => Ok(found),
-            None => self.bucket.get_opts(location, options).await,
+        let is_plain = options.if_match.is_none()
+            && options.if_none_match.is_none()
+            && options.if_modified_since.is_none()
+            && options.if_unmodified_since.is_none()
+            && options.version.is_none()
+            && !options.head;
+        match &options.range {
+            Some(GetRange::Bounded(range))
+                if is_plain && Self::extent_of(location).is_some() && range.start < range.end =>
+            {
+                let range = range.clone();
+                let (pieces, _) = self
+                    .read(location, std::slice::from_ref(&range), None)
+                    .await?;
+                let bytes = pieces.into_iter().next().unwrap_or_default();
+                if bytes.is_empty() {
+                    // The bucket has the right error.
+                    return self.bucket.get_opts(location, options).await;
+                }
+                let end = range.start + bytes.len() as u64;
+                Ok(GetResult {
+                    payload: GetResultPayload::Stream(
+                        futures::stream::once(std::future::ready(Ok(bytes))).boxed(),
+                    ),
+                    meta: ObjectMeta {
+                        location: location.clone(),
+                        last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+                        size: end,
+                        e_tag: None,
+                        version: None,
+                    },
+                    range: range.start..end,
+                    attributes: Attributes::default(),
+                })
+            }
+            _ => self.bucket.get_opts(location, options).await,
         }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let whole = GetOptions::default();
-        match self.local(location, &whole) {
-            Some(GetResult {
-                payload: GetResultPayload::File(file, path),
-                ..
-            }) => {
-                let ranges = ranges.to_vec();
-                read_ranges(file, path, ranges).await
-            }
-            _ => self.bucket.get_ranges(location, ranges).await,
-        }
+        Ok(self.read(location, ranges, None).await?.0)
     }
 
     async fn put_opts(
@@ -136,112 +202,5 @@ impl ObjectStore for CachedStore {
     }
 }
 
-/// All ranges of one file, on a thread that may wait for the disk.
-async fn read_ranges(
-    file: std::fs::File,
-    path: std::path::PathBuf,
-    ranges: Vec<Range<u64>>,
-) -> Result<Vec<Bytes>> {
-    use std::os::unix::fs::FileExt;
-    let read = move || {
-        let pieces = ranges.into_iter().map(|range| {
-            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            let mut piece = vec![0; length];
-            file.read_exact_at(&mut piece, range.start)?;
-            Ok(Bytes::from(piece))
-        });
-        pieces.collect::<std::io::Result<Vec<_>>>()
-    };
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
-        store: "hot cache",
-        source,
-    };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| failed(error.into()))?
-        .map_err(|error| failed(format!("{}: {error}", path.display()).into()))
-}
-
 #[cfg(test)]
-mod tests {
-    use object_store::ObjectStoreExt;
-    use object_store::memory::InMemory;
-    use slipstream_model::{DatabaseId, Digest, Timestamp};
-
-    use super::*;
-    use crate::HotExtent;
-
-    async fn store(is_cached: bool) -> (CachedStore, Path, tempfile::TempDir) {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let tier = Arc::new(HotTier::open(directory.path().to_owned()).expect("usable"));
-        let extent = ExtentId::default();
-        let path = Path::from(format!("databases/d/extents/{extent}.parquet"));
-        let bucket = Arc::new(InMemory::new());
-        // The bucket has other bytes, so that it shows which of the two was read.
-        bucket
-            .put(&path, PutPayload::from_static(b"from bucket"))
-            .await
-            .expect("written");
-        if is_cached {
-            let bytes = Bytes::from_static(b"from a disk");
-            let wanted = HotExtent {
-                database: DatabaseId::default(),
-                extent,
-                size_bytes: bytes.len() as u64,
-                sha256: Digest::of(&bytes),
-                max_created_on: Timestamp::default(),
-            };
-            tier.insert(&wanted, &bytes).expect("whole");
-        }
-        (CachedStore::new(bucket, tier), path, directory)
-    }
-
-    #[tokio::test]
-    async fn an_extent_is_read_from_the_disk_when_it_is_there() {
-        for (is_cached, whole, tail) in [
-            (true, "from a disk", "disk"),
-            (false, "from bucket", "cket"),
-        ] {
-            let (store, path, _directory) = store(is_cached).await;
-            let read = store.get(&path).await.expect("there").bytes().await;
-            assert_eq!(read.expect("readable"), whole);
-            assert_eq!(
-                store.get_range(&path, 0..4).await.expect("readable"),
-                "from"
-            );
-            let ranges = store
-                .get_ranges(&path, &[7..11, 0..4])
-                .await
-                .expect("readable");
-            assert_eq!(ranges, [tail, "from"]);
-            let suffix = GetOptions {
-                range: Some(GetRange::Suffix(4)),
-                ..GetOptions::default()
-            };
-            let read = store
-                .get_opts(&path, suffix)
-                .await
-                .expect("there")
-                .bytes()
-                .await;
-            assert_eq!(read.expect("readable"), tail);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lost_file_costs_a_request_and_nothing_else() {
-        let (store, path, directory) = store(true).await;
-        std::fs::remove_dir_all(directory.path()).expect("removed");
-        assert_eq!(
-            store.get_range(&path, 5..11).await.expect("readable"),
-            "bucket"
-        );
-    }
-
-    #[tokio::test]
-    async fn ranges_beyond_the_end_fail_as_the_bucket_fails() {
-        let (store, path, _directory) = store(true).await;
-        assert!(store.get_range(&path, 100..101).await.is_err());
-        assert!(store.get_ranges(&path, &[0..1, 0..100]).await.is_err());
-    }
-}
+mod tests;

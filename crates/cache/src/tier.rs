@@ -1,17 +1,25 @@
 //! The directory of whole extents.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use slipstream_model::{Digest, ExtentId};
 
-use crate::HotExtent;
+use crate::checked::{self, CheckedFile, CheckedFileError, Source};
+use crate::{Form, HotExtent, Resident};
 
-const ENDING: &str = ".parquet";
+/// Says whose directory it is.
+const OWNER_FILE: &str = "owner";
+/// What is being written; the rest of the name is anything.
+const UNFINISHED: &str = ".unfinished-";
+/// An owner's name is short; a file of that name that is not ours may be anything.
+const OWNER_BYTES_MAX: u64 = 4_096;
 
 /// A file that could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +40,26 @@ pub enum TierError {
         /// Why not.
         source: io::Error,
     },
+    /// The directory is another node's.
+    #[error(
+        "{path} is the cache of {owner}, and this is {this}: give each follower a --data-dir of its \
+         own, or remove the directory",
+        path = path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who wants it.
+        this: String,
+    },
+    /// Another process has it open.
+    #[error("{path} is in use by another process", path = path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 /// How full the tier is.
@@ -39,88 +67,140 @@ pub enum TierError {
 pub struct TierUsage {
     /// Extents on the disk.
     pub extents: u64,
-    /// Their bytes.
+    /// Bytes of their files.
     pub bytes: u64,
+}
+
+/// An extent that is open. It can be read to its end, though it is evicted meanwhile.
+#[derive(Debug, Clone)]
+pub struct OpenExtent {
+    /// Its form.
+    pub form: Form,
+    /// Its payload.
+    pub file: Arc<CheckedFile>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    form: Form,
+    resident: Resident,
 }
 
 /// Extents on the local disk, by id. What is here is derived from the directory at the start.
 #[derive(Debug)]
 pub struct HotTier {
     directory: PathBuf,
-    resident: RwLock<BTreeMap<ExtentId, u64>>,
+    kept: RwLock<BTreeMap<ExtentId, Kept>>,
+    losses: AtomicU64,
+    /// Held as long as the tier lives: nobody else may open the directory.
+    _lock: File,
 }
 
 impl HotTier {
     /// Opens a directory, and makes it when it is not there. Files that a crash left unfinished
-    /// are removed, so the directory must belong to this process alone.
+    /// are removed, and so are extents that are not whole; what is not a file of ours stays.
     ///
     /// # Errors
-    /// When the directory cannot be used.
-    pub fn open(directory: PathBuf) -> Result<Self, TierError> {
+    /// When the directory cannot be used, or is another owner's.
+    pub fn open(directory: PathBuf, owner: &str) -> Result<Self, TierError> {
         let fail = |source| TierError::Disk {
             path: directory.clone(),
             source,
         };
         std::fs::create_dir_all(&directory).map_err(fail)?;
-        let mut resident = BTreeMap::new();
+        let lock = own(&directory, owner)?;
+        let mut kept = BTreeMap::new();
         for entry in std::fs::read_dir(&directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-            match id.and_then(|id| id.parse().ok()) {
-                Some(id) => {
-                    let length = entry.metadata().map_err(fail)?.len();
-                    resident.insert(id, length);
+            let path = entry.map_err(fail)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(UNFINISHED) {
+                std::fs::remove_file(&path).map_err(fail)?;
+            } else if let Some((extent, form)) = name_of(&path) {
+                match resident(&path) {
+                    // Of two forms, one was to replace the other: either will do.
+                    Ok(resident) => drop(kept.insert(extent, Kept { form, resident })),
+                    Err(error) => {
+                        tracing::warn!(%error, "an extent in the cache is not whole, and goes");
+                        std::fs::remove_file(&path).map_err(fail)?;
+                    }
                 }
-                None => std::fs::remove_file(entry.path()).map_err(fail)?,
+            } else if name != OWNER_FILE {
+                tracing::warn!(path = %path.display(), "not a file of the cache: left alone");
             }
         }
         Ok(Self {
             directory,
-            resident: RwLock::new(resident),
+            kept: RwLock::new(kept),
+            losses: AtomicU64::new(0),
+            _lock: lock,
         })
     }
 
-    /// What is here, with its sizes.
-    pub fn resident(&self) -> BTreeMap<ExtentId, u64> {
-        self.resident.read().clone()
+    /// What is here.
+    pub fn resident(&self) -> BTreeMap<ExtentId, Resident> {
+        let kept = self.kept.read();
+        kept.iter().map(|(id, kept)| (*id, kept.resident)).collect()
     }
 
     /// How full it is.
     pub fn usage(&self) -> TierUsage {
-        let resident = self.resident.read();
+        let kept = self.kept.read();
         TierUsage {
-            extents: resident.len() as u64,
-            bytes: resident.values().sum(),
+            extents: kept.len() as u64,
+            bytes: kept.values().map(|kept| kept.resident.file_bytes).sum(),
         }
     }
 
-    /// Whether an extent is here.
-    pub fn holds(&self, extent: ExtentId) -> bool {
-        self.resident.read().contains_key(&extent)
+    /// What is here of an extent.
+    pub fn holds(&self, extent: ExtentId) -> Option<Resident> {
+        Some(self.kept.read().get(&extent)?.resident)
     }
 
-    /// Opens an extent's file; `None` when it is not here. Whoever has it open keeps it, also when
-    /// it is evicted. A file that is gone, or has another length than it had, is forgotten.
-    pub(crate) fn file(&self, extent: ExtentId) -> Option<(File, PathBuf, u64)> {
-        let size = *self.resident.read().get(&extent)?;
-        let path = self.path(extent);
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        match opened {
-            Ok((length, file)) if length == size => Some((file, path, size)),
-            _ => {
-                tracing::warn!(%extent, path = %path.display(), "a cached extent is lost; it is fetched again");
-                self.evict(extent);
+    /// The form in which an extent is here.
+    pub fn form(&self, extent: ExtentId) -> Option<Form> {
+        Some(self.kept.read().get(&extent)?.form)
+    }
+
+    /// Opens an extent, when it is here. One that turns out not to be whole is forgotten.
+    pub fn open_extent(&self, extent: ExtentId) -> Option<OpenExtent> {
+        let form = self.kept.read().get(&extent)?.form;
+        match CheckedFile::open(self.path(extent, form)) {
+            Ok(file) => Some(OpenExtent {
+                form,
+                file: Arc::new(file),
+            }),
+            Err(error) => {
+                self.found_broken(extent, &error);
                 None
             }
         }
     }
 
-    /// Keeps an extent, once its bytes are found to be what the catalog says.
+    /// Lets go of an extent whose file is damaged or gone: it will be fetched again. A disk that only
+    /// does not answer now takes nothing away.
+    pub fn found_broken(&self, extent: ExtentId, error: &CheckedFileError) {
+        if let CheckedFileError::Disk { source, .. } = error
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%extent, %error, "an extent in the cache cannot be read now");
+            return;
+        }
+        metrics::counter!("slipstream_cache_damaged_total").increment(1);
+        tracing::warn!(%extent, %error, "an extent in the cache cannot be read, and is forgotten");
+        self.evict(extent);
+        self.losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Extents that were found broken since the start: each of them is to be fetched again.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Checks that bytes are the extent's.
     ///
     /// # Errors
-    /// When they are not, or the disk does not take them.
-    pub fn insert(&self, wanted: &HotExtent, bytes: &Bytes) -> Result<(), TierError> {
+    /// When length or SHA-256 are not the catalog's.
+    pub fn check(wanted: &HotExtent, bytes: &Bytes) -> Result<(), TierError> {
         let damaged = |reason| TierError::Damaged {
             extent: wanted.extent,
             reason,
@@ -134,102 +214,119 @@ impl HotTier {
             let expected = wanted.sha256;
             return Err(damaged(format!("its SHA-256 is {found}, not {expected}")));
         }
-        let path = self.path(wanted.extent);
-        write_whole(&self.directory, &path, bytes).map_err(|source| TierError::Disk {
-            path: path.clone(),
-            source,
-        })?;
-        self.resident
-            .write()
-            .insert(wanted.extent, wanted.size_bytes);
         Ok(())
+    }
+
+    /// Keeps a payload that was made from an extent's checked bytes. Gives the bytes it takes.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn insert(
+        &self,
+        wanted: &HotExtent,
+        form: Form,
+        payload: &Bytes,
+    ) -> Result<Resident, TierError> {
+        let path = self.path(wanted.extent, form);
+        let source = Source {
+            size_bytes: wanted.size_bytes,
+            sha256: wanted.sha256,
+        };
+        let file_bytes =
+            write_whole(&self.directory, &path, payload, &source).map_err(|source| {
+                TierError::Disk {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
+        let resident = Resident {
+            file_bytes,
+            sha256: wanted.sha256,
+        };
+        let replaced = self
+            .kept
+            .write()
+            .insert(wanted.extent, Kept { form, resident });
+        if let Some(old) = replaced.filter(|old| old.form != form) {
+            let _ = std::fs::remove_file(self.path(wanted.extent, old.form));
+        }
+        Ok(resident)
     }
 
     /// Lets an extent go.
     pub fn evict(&self, extent: ExtentId) {
-        if self.resident.write().remove(&extent).is_some() {
+        if let Some(kept) = self.kept.write().remove(&extent) {
             // A file that is gone already is what was wanted.
-            let _ = std::fs::remove_file(self.path(extent));
+            let _ = std::fs::remove_file(self.path(extent, kept.form));
         }
     }
 
-    fn path(&self, extent: ExtentId) -> PathBuf {
-        self.directory.join(format!("{extent}{ENDING}"))
+    fn path(&self, extent: ExtentId, form: Form) -> PathBuf {
+        self.directory.join(format!("{extent}.{form}"))
     }
+}
+
+fn name_of(path: &Path) -> Option<(ExtentId, Form)> {
+    let form = Form::of_extension(path.extension()?.to_str()?)?;
+    let extent = path.file_stem()?.to_str()?.parse().ok()?;
+    Some((extent, form))
+}
+
+fn resident(path: &Path) -> Result<Resident, CheckedFileError> {
+    let file = CheckedFile::open(path.to_owned())?;
+    Ok(Resident {
+        file_bytes: checked::file_bytes(file.payload_bytes()),
+        sha256: file.source().sha256,
+    })
+}
+
+/// Takes the directory for an owner, until the file that comes back is closed.
+fn own(directory: &Path, owner: &str) -> Result<File, TierError> {
+    let path = directory.join(OWNER_FILE);
+    let fail = |source| TierError::Disk {
+        path: path.clone(),
+        source,
+    };
+    let mut file = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(TierError::Busy {
+                path: directory.to_owned(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    let mut found = String::new();
+    let mut start = Read::by_ref(&mut file).take(OWNER_BYTES_MAX);
+    start.read_to_string(&mut found).map_err(fail)?;
+    if found.is_empty() {
+        file.write_all(owner.as_bytes()).map_err(fail)?;
+        file.sync_data().map_err(fail)?;
+    } else if found != owner {
+        return Err(TierError::Foreign {
+            path: directory.to_owned(),
+            owner: found,
+            this: owner.to_owned(),
+        });
+    }
+    Ok(file)
 }
 
 /// Writes beside the name and renames: under the name there is never half a file.
-fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = tempfile::NamedTempFile::new_in(directory)?;
-    beside.write_all(bytes)?;
-    beside.as_file().sync_data()?;
+fn write_whole(directory: &Path, path: &Path, payload: &[u8], source: &Source) -> io::Result<u64> {
+    let mut beside = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(directory)?;
+    let bytes = checked::write(beside.as_file_mut(), payload, source)?;
     beside.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(bytes)
 }
 
 #[cfg(test)]
-mod tests {
-    use slipstream_model::{DatabaseId, Timestamp};
-
-    use super::*;
-
-    fn wanted(bytes: &[u8]) -> HotExtent {
-        HotExtent {
-            database: DatabaseId::default(),
-            extent: ExtentId::default(),
-            size_bytes: bytes.len() as u64,
-            sha256: Digest::of(bytes),
-            max_created_on: Timestamp::default(),
-        }
-    }
-
-    #[test]
-    fn what_is_here_survives_a_restart_and_what_is_unfinished_does_not() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let path = directory.path().join("hot");
-        let bytes = Bytes::from_static(b"rows");
-        let tier = HotTier::open(path.clone()).expect("usable");
-        tier.insert(&wanted(&bytes), &bytes).expect("whole");
-        std::fs::write(path.join(".tmpXYZ"), "half").expect("written");
-        drop(tier);
-        let tier = HotTier::open(path.clone()).expect("usable");
-        assert_eq!(
-            tier.usage(),
-            TierUsage {
-                extents: 1,
-                bytes: 4
-            }
-        );
-        assert_eq!(std::fs::read_dir(&path).expect("there").count(), 1);
-        let (file, ..) = tier.file(ExtentId::default()).expect("here");
-        tier.evict(ExtentId::default());
-        assert!(!tier.holds(ExtentId::default()));
-        let text = io::read_to_string(file).expect("whoever has it open keeps it");
-        assert_eq!(text, "rows");
-    }
-
-    #[test]
-    fn bytes_that_are_not_the_extents_do_not_enter() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let tier = HotTier::open(directory.path().to_owned()).expect("usable");
-        for wrong in [&b"rowz"[..], b"row", b""] {
-            let refused = tier.insert(&wanted(b"rows"), &Bytes::copy_from_slice(wrong));
-            assert!(
-                matches!(refused, Err(TierError::Damaged { .. })),
-                "{wrong:?}"
-            );
-        }
-        assert_eq!(tier.usage(), TierUsage::default());
-    }
-
-    #[test]
-    fn a_file_that_was_cut_short_is_forgotten() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let bytes = Bytes::from_static(b"rows");
-        let tier = HotTier::open(directory.path().to_owned()).expect("usable");
-        tier.insert(&wanted(&bytes), &bytes).expect("whole");
-        std::fs::write(tier.path(ExtentId::default()), "ro").expect("written");
-        assert!(tier.file(ExtentId::default()).is_none());
-        assert!(!tier.holds(ExtentId::default()));
-    }
-}
+mod tests;

@@ -1,46 +1,135 @@
 //! Brings the tier in line with what is hot.
+//!
+//! First everything that is to be here is fetched, as it is: then it is near. After that, one
+//! extent at a time is turned into the form that scans faster. So warming goes as fast as the
+//! bucket gives, and queries never wait for an encoder.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
+use slipstream_model::{Clock, ExtentId, Timestamp};
 
-use crate::{HotExtent, HotTier, Plan, plan};
+use crate::form::Encoder;
+use crate::{Form, HotExtent, HotTier, Plan, TierError, plan};
 
 /// Extents that are fetched at one time: enough to fill a gigabit from a store that answers in
-/// tens of milliseconds, and few enough to leave queries their share.
+/// tens of milliseconds, and few enough that they fit into memory whole.
 const FETCHES: usize = 4;
+/// How long a fetch that waits for queries to have read sleeps before it looks again.
+const YIELD: Duration = Duration::from_millis(10);
 
 /// Reads a whole extent from the bucket.
 pub type Fetch = Arc<dyn Fn(HotExtent) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
 
-/// Fetches and evicts.
+/// What bounds warming.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarmerOptions {
+    /// Bytes on the disk.
+    pub budget_bytes: u64,
+    /// Bytes fetched in a second; `None`: as fast as the bucket gives them.
+    pub bytes_per_second: Option<u64>,
+    /// Whether extents are turned into the form that scans faster, or stay Parquet.
+    pub encode: bool,
+}
+
+/// How far warming is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Extents that are being fetched now.
+    pub in_flight_extents: u64,
+    /// Their bytes.
+    pub in_flight_bytes: u64,
+    /// Bytes that were fetched since the start.
+    pub fetched_bytes: u64,
+    /// Extents that still have to be fetched, those in flight included.
+    pub waiting_extents: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Attempts that failed since the start.
+    pub failures: u64,
+}
+
+/// Queries that read from the bucket now. They go before warming: while there are any, it keeps to
+/// one fetch at a time.
+#[derive(Debug, Default)]
+pub struct BucketReads(AtomicUsize);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct BucketRead<'a>(&'a BucketReads);
+
+impl BucketReads {
+    /// A query begins to read.
+    pub fn begin(&self) -> BucketRead<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        BucketRead(self)
+    }
+
+    fn are_any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for BucketRead<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Fetches, encodes and evicts.
 pub struct Warmer {
     tier: Arc<HotTier>,
-    budget_bytes: u64,
+    options: WarmerOptions,
     fetch: Fetch,
+    clock: Arc<dyn Clock>,
+    queries: Arc<BucketReads>,
+    encoder: Encoder,
+    /// Extents that no other form takes; they stay as they are.
+    stays: Mutex<HashSet<ExtentId>>,
+    /// Extents that somebody asked for: they are fetched first.
+    preferred: Mutex<HashSet<ExtentId>>,
     last: Mutex<Plan>,
+    progress: Mutex<Progress>,
+    /// When the next fetch may begin, in microseconds of the clock's monotonic time.
+    next_fetch: AtomicU64,
 }
 
 impl std::fmt::Debug for Warmer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Warmer")
             .field("tier", &self.tier)
-            .field("budget_bytes", &self.budget_bytes)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
 impl Warmer {
-    /// Fills a tier with at most so many bytes.
-    pub fn new(tier: Arc<HotTier>, budget_bytes: u64, fetch: Fetch) -> Self {
+    /// Fills a tier. `queries` are those that it gives way to.
+    pub fn new(
+        tier: Arc<HotTier>,
+        options: WarmerOptions,
+        fetch: Fetch,
+        clock: Arc<dyn Clock>,
+        queries: Arc<BucketReads>,
+    ) -> Self {
         Self {
             tier,
-            budget_bytes,
+            options,
             fetch,
+            clock,
+            queries,
+            encoder: Encoder::default(),
+            stays: Mutex::default(),
+            preferred: Mutex::default(),
             last: Mutex::default(),
+            progress: Mutex::default(),
+            next_fetch: AtomicU64::new(0),
         }
     }
 
@@ -49,9 +138,14 @@ impl Warmer {
         &self.tier
     }
 
-    /// Bytes that it may hold.
-    pub fn budget_bytes(&self) -> u64 {
-        self.budget_bytes
+    /// What bounds it.
+    pub fn options(&self) -> WarmerOptions {
+        self.options
+    }
+
+    /// Fetches these before others, as far as they are hot and fit.
+    pub fn prefer(&self, extents: HashSet<ExtentId>) {
+        *self.preferred.lock() = extents;
     }
 
     /// What was decided last.
@@ -59,53 +153,189 @@ impl Warmer {
         self.last.lock().clone()
     }
 
-    /// Whether everything that the last plan wanted is here.
-    pub fn is_complete(&self) -> bool {
-        let last = self.last.lock();
-        last.fetch
-            .iter()
-            .all(|extent| self.tier.holds(extent.extent))
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        *self.progress.lock()
     }
 
-    /// Evicts what is to go, then fetches what is to come, the newest first. What cannot be
-    /// fetched is left for the next time; queries read it from the bucket meanwhile. Stops between
-    /// two extents when `is_outdated` says that there is a newer plan to make.
-    pub async fn run(&self, hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
-        let plan = plan(hot, &self.tier.resident(), self.budget_bytes);
+    /// Evicts what is to go and fetches what is to come, the newest first. Gives what could not be
+    /// fetched: queries read it from the bucket meanwhile. Stops between two extents when
+    /// `is_outdated` says that there is a newer plan to make.
+    pub async fn bring(
+        &self,
+        hot: Vec<HotExtent>,
+        is_outdated: impl Fn() -> bool,
+    ) -> Vec<ExtentId> {
+        let mut plan = plan(hot, &self.tier.resident(), self.options.budget_bytes);
+        let preferred = self.preferred.lock().clone();
+        plan.fetch
+            .sort_by_key(|extent| !preferred.contains(&extent.extent));
         *self.last.lock() = plan.clone();
         self.tell();
         for extent in &plan.evict {
             self.tier.evict(*extent);
         }
-        let wanted = stream::iter(plan.fetch).take_while(|_| std::future::ready(!is_outdated()));
+        let failed = self.fetch_all(plan.fetch, &is_outdated).await;
+        self.tell();
+        failed
+    }
+
+    async fn fetch_all(
+        &self,
+        wanted: Vec<HotExtent>,
+        is_outdated: &impl Fn() -> bool,
+    ) -> Vec<ExtentId> {
+        {
+            let mut progress = self.progress.lock();
+            progress.waiting_extents = wanted.len() as u64;
+            progress.waiting_bytes = wanted.iter().map(|extent| extent.size_bytes).sum();
+        }
+        let failed = Mutex::new(Vec::new());
+        let wanted = stream::iter(wanted).take_while(|_| std::future::ready(!is_outdated()));
         wanted
-            .for_each_concurrent(FETCHES, |extent| async move {
-                if let Err(reason) = self.bring(extent.clone()).await {
-                    metrics::counter!("slipstream_cache_failures_total").increment(1);
-                    tracing::warn!(extent = %extent.extent, %reason, "an extent could not be cached");
+            .for_each_concurrent(FETCHES, |extent| {
+                let failed = &failed;
+                async move {
+                    self.wait_for_turn(extent.size_bytes).await;
+                    let brought = self.bring_one(&extent).await;
+                    let mut progress = self.progress.lock();
+                    progress.waiting_extents = progress.waiting_extents.saturating_sub(1);
+                    progress.waiting_bytes =
+                        progress.waiting_bytes.saturating_sub(extent.size_bytes);
+                    if let Err(reason) = brought {
+                        progress.failures += 1;
+                        metrics::counter!("slipstream_cache_failures_total").increment(1);
+                        tracing::warn!(extent = %extent.extent, %reason, "an extent could not be cached");
+                        failed.lock().push(extent.extent);
+                    }
                 }
             })
             .await;
-        self.tell();
+        failed.into_inner()
     }
 
-    async fn bring(&self, extent: HotExtent) -> Result<(), String> {
-        let bytes = (self.fetch)(extent.clone()).await?;
+    /// Waits until the bandwidth allows another fetch, and, beside other fetches, until no query
+    /// reads from the bucket.
+    async fn wait_for_turn(&self, bytes: u64) {
+        while self.queries.are_any() && self.progress().in_flight_extents > 0 {
+            self.clock.sleep(YIELD).await;
+        }
+        let Some(per_second) = self.options.bytes_per_second else {
+            return;
+        };
+        let takes = bytes.saturating_mul(1_000_000) / per_second.max(1);
+        let now = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let update = |next: u64| Some(next.max(now).saturating_add(takes));
+        let order = Ordering::Relaxed;
+        let next = self.next_fetch.fetch_update(order, order, update);
+        let wait = next.unwrap_or(now).saturating_sub(now);
+        self.clock.sleep(Duration::from_micros(wait)).await;
+    }
+
+    async fn bring_one(&self, extent: &HotExtent) -> Result<(), String> {
+        self.note_flight(extent, 1);
+        let fetched = (self.fetch)(extent.clone()).await;
+        self.note_flight(extent, -1);
+        let bytes = fetched?;
+        self.progress.lock().fetched_bytes += bytes.len() as u64;
         metrics::counter!("slipstream_cache_fetched_bytes_total").increment(bytes.len() as u64);
-        let tier = Arc::clone(&self.tier);
+        let (tier, extent) = (Arc::clone(&self.tier), extent.clone());
         // Hashing and writing take milliseconds, which queries on this thread should not wait.
         let insert = move || {
-            tier.insert(&extent, &bytes)
-                .map_err(|error| error.to_string())
+            HotTier::check(&extent, &bytes)?;
+            tier.insert(&extent, Form::Parquet, &bytes).map(drop)
         };
         let inserted = tokio::task::spawn_blocking(insert).await;
-        inserted.map_err(|error| error.to_string())?
+        let inserted = inserted.map_err(|error| error.to_string())?;
+        inserted.map_err(|error: TierError| error.to_string())
+    }
+
+    fn note_flight(&self, extent: &HotExtent, direction: i64) {
+        let mut progress = self.progress.lock();
+        let bytes = i64::try_from(extent.size_bytes).unwrap_or(i64::MAX);
+        let add = |to: &mut u64, much: i64| *to = to.saturating_add_signed(much);
+        add(&mut progress.in_flight_extents, direction);
+        add(&mut progress.in_flight_bytes, direction * bytes);
+    }
+
+    /// Turns what is here as Parquet into the faster form, the newest first, when that is wanted.
+    pub async fn encode(&self, mut hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
+        if !self.options.encode {
+            return;
+        }
+        hot.sort_unstable_by_key(|extent| std::cmp::Reverse(newest_first(extent)));
+        let known: HashSet<ExtentId> = hot.iter().map(|extent| extent.extent).collect();
+        self.stays.lock().retain(|extent| known.contains(extent));
+        for extent in hot {
+            if is_outdated() {
+                return;
+            }
+            let is_parquet = self.tier.form(extent.extent) == Some(Form::Parquet);
+            if !is_parquet || self.stays.lock().contains(&extent.extent) {
+                continue;
+            }
+            match self.encode_one(&extent).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.stays.lock().insert(extent.extent);
+                }
+                Err(reason) => {
+                    tracing::warn!(extent = %extent.extent, %reason, "an extent stays as it came");
+                    self.stays.lock().insert(extent.extent);
+                }
+            }
+        }
+    }
+
+    /// Encodes one extent that is here. Gives whether that is settled: `false` for one that stays as
+    /// it is, since its types or the disk do not allow another form.
+    async fn encode_one(&self, extent: &HotExtent) -> Result<bool, String> {
+        let Some(open) = self.tier.open_extent(extent.extent) else {
+            return Ok(true);
+        };
+        let (tier, encoder, extent) =
+            (Arc::clone(&self.tier), self.encoder.clone(), extent.clone());
+        let budget_bytes = self.options.budget_bytes;
+        let work = move || -> Result<bool, String> {
+            let length = usize::try_from(open.file.payload_bytes()).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; length];
+            if let Err(error) = open.file.read_at(0, &mut bytes) {
+                tier.found_broken(extent.extent, &error);
+                return Ok(true);
+            }
+            // On one core, whatever the machine has: queries want the others.
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            let encoded = runtime.block_on(encoder.encode(bytes.into()));
+            let (form, payload) = encoded.map_err(|error| error.to_string())?;
+            if form == Form::Parquet {
+                return Ok(false);
+            }
+            let others = tier
+                .usage()
+                .bytes
+                .saturating_sub(tier.holds(extent.extent).map_or(0, |here| here.file_bytes));
+            let fits = others + crate::checked::file_bytes(payload.len() as u64) <= budget_bytes;
+            if !fits {
+                return Ok(false);
+            }
+            // Evicted meanwhile: it must not come back by this way.
+            if tier.holds(extent.extent).is_none() {
+                return Ok(true);
+            }
+            let inserted = tier.insert(&extent, form, &payload);
+            inserted.map_err(|error| error.to_string())?;
+            metrics::counter!("slipstream_cache_encoded_total").increment(1);
+            Ok(true)
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| error.to_string())?
     }
 
     /// The metrics: as Azure's `CacheUtilizationFactor`, hot bytes in percent of the disk.
     fn tell(&self) {
         let (usage, last) = (self.tier.usage(), self.last_plan());
-        let percent = last.hot_bytes as f64 * 100.0 / self.budget_bytes.max(1) as f64;
+        let percent = last.hot_bytes as f64 * 100.0 / self.options.budget_bytes.max(1) as f64;
         metrics::gauge!("slipstream_cache_utilization_percent").set(percent);
         metrics::gauge!("slipstream_cache_resident_bytes").set(usage.bytes as f64);
         metrics::gauge!("slipstream_cache_resident_extents").set(usage.extents as f64);
@@ -113,78 +343,9 @@ impl Warmer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use futures::FutureExt;
-    use slipstream_model::{DatabaseId, Digest, ExtentId, Timestamp};
-
-    use super::*;
-
-    fn extent(number: u8) -> HotExtent {
-        let bytes = [number; 10];
-        HotExtent {
-            database: DatabaseId::default(),
-            extent: ExtentId::from_slice(&[number; 16]).expect("16 bytes"),
-            size_bytes: 10,
-            sha256: Digest::of(&bytes),
-            max_created_on: Timestamp::from_micros(i64::from(number)),
-        }
-    }
-
-    fn warmer(budget_bytes: u64, damaged: u8) -> (Warmer, Arc<AtomicU64>, tempfile::TempDir) {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let tier = Arc::new(HotTier::open(directory.path().to_owned()).expect("usable"));
-        let fetches = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&fetches);
-        let fetch: Fetch = Arc::new(move |extent: HotExtent| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let number = extent.extent.as_bytes()[0];
-            let byte = if number == damaged { 0xFF } else { number };
-            async move { Ok(Bytes::from(vec![byte; 10])) }.boxed()
-        });
-        (Warmer::new(tier, budget_bytes, fetch), fetches, directory)
-    }
-
-    fn here(warmer: &Warmer) -> Vec<u8> {
-        let resident: BTreeMap<_, _> = warmer.tier().resident();
-        resident.keys().map(|id| id.as_bytes()[0]).collect()
-    }
-
-    #[tokio::test]
-    async fn the_tier_follows_what_is_hot() {
-        let (warmer, fetches, _directory) = warmer(25, 0);
-        warmer
-            .run(vec![extent(1), extent(2), extent(3)], || false)
-            .await;
-        assert_eq!(here(&warmer), [2, 3]);
-        assert_eq!(warmer.last_plan().shortfall_bytes, 10);
-        warmer.run(vec![extent(3), extent(4)], || false).await;
-        assert_eq!(here(&warmer), [3, 4]);
-        assert_eq!(
-            fetches.load(Ordering::SeqCst),
-            3,
-            "what is here is not fetched again"
-        );
-        warmer.run(Vec::new(), || false).await;
-        assert_eq!(here(&warmer), Vec::<u8>::new());
-    }
-
-    #[tokio::test]
-    async fn one_damaged_extent_keeps_no_other_out() {
-        let (warmer, _, _directory) = warmer(100, 2);
-        warmer
-            .run(vec![extent(1), extent(2), extent(3)], || false)
-            .await;
-        assert_eq!(here(&warmer), [1, 3]);
-    }
-
-    #[tokio::test]
-    async fn a_plan_that_is_outdated_fetches_nothing_more() {
-        let (warmer, fetches, _directory) = warmer(100, 0);
-        warmer.run(vec![extent(1), extent(2)], || true).await;
-        assert_eq!(fetches.load(Ordering::SeqCst), 0);
-    }
+fn newest_first(extent: &HotExtent) -> (Timestamp, ExtentId) {
+    (extent.max_created_on, extent.extent)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use slipstream_catalog::DatabaseState;
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, CacheDescription, Capacity, DatabaseChange,
+    Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Capacity, DatabaseChange,
     DatabaseDescription, Description, Engine, ErrorKind, FollowerDatabase, IngestReceipt,
     IngestRequest, NodeIdentity, Readiness, ServiceError, SqlRequest,
 };
 use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
     QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
+    take_data_scope,
 };
 
 use crate::hot_cache::HotCache;
@@ -56,7 +57,7 @@ impl FollowerEngine {
         let access = &request.access;
         let leader = self.registry.leader_of(request);
         let default = request.database.clone();
-        let databases = access.session(&self.identity, default, leader, databases);
+        let databases = access.session(&self.identity, default, leader, request.scope, databases);
         Ok((databases, freshness))
     }
 
@@ -65,8 +66,15 @@ impl FollowerEngine {
         self.runtime.session(databases, request.access.view(view))
     }
 
-    fn parse(&self, request: &SqlRequest) -> Result<Statement, ServiceError> {
+    /// The one query of a request. A scope that it sets for itself goes into it.
+    fn parse(&self, request: &mut SqlRequest) -> Result<Statement, ServiceError> {
         let mut statements = QuerySession::parse(&request.sql)?;
+        if statements.iter().any(QuerySession::is_write) {
+            return Err(self.registry.refuse_write(request.database.as_deref()));
+        }
+        if let Some(scope) = take_data_scope(&mut statements)? {
+            request.scope = scope;
+        }
         match (statements.pop(), statements.is_empty()) {
             (Some(statement), true) => Ok(statement),
             (None, _) => Err(invalid("the request has no statement".to_owned())),
@@ -74,6 +82,19 @@ impl FollowerEngine {
                 "a follower answers one query a request: send them one by one".into(),
             )),
         }
+    }
+
+    fn its_cache(&self) -> Result<&HotCache, ServiceError> {
+        self.cache.as_deref().ok_or_else(|| {
+            ServiceError::new(
+                ErrorKind::Unsupported,
+                "no_cache",
+                format!(
+                    "cluster '{}' has no cache: start it with --cache-disk-bytes",
+                    self.identity.cluster
+                ),
+            )
+        })
     }
 
     async fn plan(
@@ -112,12 +133,8 @@ impl Engine for FollowerEngine {
         &self.identity
     }
 
-    async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
-        let statements = QuerySession::parse(&request.sql)?;
-        if statements.iter().any(QuerySession::is_write) {
-            return Err(self.registry.refuse_write(request.database.as_deref()));
-        }
-        let statement = self.parse(&request)?;
+    async fn execute(&self, mut request: SqlRequest) -> Result<Answer, ServiceError> {
+        let statement = self.parse(&mut request)?;
         request.check_query()?;
         let (databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
@@ -143,11 +160,8 @@ impl Engine for FollowerEngine {
         })
     }
 
-    async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
-        let statement = self.parse(&request)?;
-        if QuerySession::is_write(&statement) {
-            return Err(self.registry.refuse_write(request.database.as_deref()));
-        }
+    async fn describe(&self, mut request: SqlRequest) -> Result<Description, ServiceError> {
+        let statement = self.parse(&mut request)?;
         request.check_query()?;
         let (databases, _) = self.resolve(&request).await?;
         let session = self.session(&request, databases);
@@ -209,7 +223,34 @@ impl Engine for FollowerEngine {
     }
 
     fn cache(&self) -> Option<CacheDescription> {
-        self.cache.as_ref().map(|cache| cache.describe())
+        let cache = self.cache.as_ref()?;
+        Some(cache.describe(&self.runtime.reads()))
+    }
+
+    fn preview_caching(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<CachingPreview, ServiceError> {
+        let cache = self.its_cache()?;
+        let changed = self.registry.overrides_after(database, change)?;
+        Ok(cache.preview(&self.registry, &self.runtime, database, &changed))
+    }
+
+    fn warm(&self, database: &str, table: Option<&str>) -> Result<(), ServiceError> {
+        let cache = self.its_cache()?;
+        let served = self.registry.by_database(database)?.served();
+        if let (Some(table), Some(state)) = (table, served.state)
+            && state.table(table).is_none()
+        {
+            return Err(ServiceError::new(
+                ErrorKind::NotFound,
+                "table_not_found",
+                format!("there is no table '{table}' in database '{database}'"),
+            ));
+        }
+        cache.warm(database, table);
+        Ok(())
     }
 
     fn capacity(&self) -> Vec<Capacity> {

@@ -137,11 +137,11 @@ impl Follow {
 
     /// The state to go on from: what is served, or, at first, what the bucket holds.
     async fn bootstrap(&mut self) -> Result<DatabaseState, Trouble> {
-        let served = self.following.served();
+        let served = self.following.newest();
         if let Some(state) = served.state {
             if served.suspension.is_some() {
                 self.look().await?;
-                return Ok(self.following.served().state.unwrap_or(state));
+                return Ok(self.following.newest().state.unwrap_or(state));
             }
             return Ok(state);
         }
@@ -285,7 +285,7 @@ impl Follow {
 
     /// Reads the commits in the bucket after what is served. Whether there were any.
     async fn look(&mut self) -> Result<bool, Trouble> {
-        if self.following.served().state.is_none() {
+        if self.following.newest().state.is_none() {
             self.load().await?;
             return Ok(true);
         }
@@ -317,7 +317,7 @@ impl Follow {
             return staged.state.clone();
         }
         self.following
-            .served()
+            .newest()
             .state
             .expect("only called after the first synchronisation")
     }
@@ -351,7 +351,7 @@ impl Follow {
     }
 
     fn clear_suspension(&self) {
-        if self.following.served().suspension.is_some() {
+        if self.following.newest().suspension.is_some() {
             tracing::info!(
                 database = %self.following.source().database,
                 "the database follows again"
@@ -367,7 +367,7 @@ impl Follow {
     }
 
     fn note_silence(&self, reason: &str) {
-        if self.following.served().leader_silence.as_deref() != Some(reason) {
+        if self.following.newest().leader_silence.as_deref() != Some(reason) {
             tracing::warn!(
                 database = %self.following.source().database,
                 reason,
@@ -383,7 +383,7 @@ impl Follow {
             Trouble::Leader(reason) => return self.note_silence(&reason),
             Trouble::Bucket(reason) | Trouble::Corrupt(reason) => reason,
         };
-        if self.following.served().suspension.as_deref() != Some(reason.as_str()) {
+        if self.following.newest().suspension.as_deref() != Some(reason.as_str()) {
             tracing::error!(
                 database = %self.following.source().database,
                 %reason,

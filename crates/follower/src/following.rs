@@ -1,6 +1,7 @@
 //! One followed database: what is served of it, and the tasks that keep it in step.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use slipstream_catalog::DatabaseState;
@@ -56,7 +57,11 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Following {
     source: Source,
+    /// The newest that verified.
+    newest: watch::Sender<Served>,
+    /// What queries get: the same, or an older state while its successor is being fetched.
     served: watch::Sender<Served>,
+    held: Mutex<Held>,
     pub(crate) pins: Pins,
     /// Asks the follow task to look into the bucket at once: somebody waits.
     pub(crate) look: Notify,
@@ -65,6 +70,18 @@ pub struct Following {
     /// What the last lease renewal failed with, so that it is logged once and not each time.
     pub(crate) lease_failure: Mutex<Option<String>>,
 }
+
+/// Whether new states wait until their extents are near (`prefetch-extents`).
+#[derive(Debug, Default)]
+struct Held {
+    is_on: bool,
+    /// Since when a newer state than the served one waits.
+    since: Option<Duration>,
+}
+
+/// How long a state may wait for its extents. A bucket that gives nothing must not make a follower
+/// fall behind for ever.
+const HELD_MAX: Duration = Duration::from_secs(60);
 
 /// What every followed database needs.
 #[derive(Debug, Clone)]
@@ -90,7 +107,9 @@ impl Following {
     pub(crate) fn start(source: Source, context: FollowContext) -> Arc<Self> {
         let following = Arc::new(Self {
             source,
+            newest: watch::Sender::new(Served::default()),
             served: watch::Sender::new(Served::default()),
+            held: Mutex::default(),
             pins: Pins::default(),
             look: Notify::new(),
             cancelled: context.shutdown.child_token(),
@@ -118,6 +137,11 @@ impl Following {
         self.served.borrow().clone()
     }
 
+    /// The newest that verified, which may not be served yet.
+    pub(crate) fn newest(&self) -> Served {
+        self.newest.borrow().clone()
+    }
+
     /// Tells of every change.
     pub fn changes(&self) -> watch::Receiver<Served> {
         self.served.subscribe()
@@ -128,7 +152,7 @@ impl Following {
     /// # Panics
     /// When the version would go back: that must never be seen by anybody.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Served)) {
-        self.served.send_modify(|served| {
+        self.newest.send_modify(|served| {
             let before = served.state.as_ref().map(DatabaseState::version);
             change(served);
             let after = served.state.as_ref().map(DatabaseState::version);
@@ -140,6 +164,49 @@ impl Following {
                 served.newest_version = served.newest_version.max(version);
             }
         });
+        self.serve(None);
+    }
+
+    /// Whether new states wait until [`show`](Self::show) lets them be seen.
+    pub(crate) fn hold(&self, is_on: bool) {
+        self.held.lock().is_on = is_on;
+        self.serve(None);
+    }
+
+    /// Serves a state that has all it needs near.
+    pub(crate) fn show(&self, state: &DatabaseState) {
+        self.serve(Some(state));
+    }
+
+    /// Serves the newest state, or, while it is held, the newest that may be seen.
+    fn serve(&self, ready: Option<&DatabaseState>) {
+        // Locked until it is served: two at one time must not pass each other.
+        let mut held = self.held.lock();
+        let newest = self.newest.borrow().clone();
+        let version = |state: &Option<DatabaseState>| state.as_ref().map(DatabaseState::version);
+        let before = self.served.borrow().state.clone();
+        let is_newer = |state: &&DatabaseState| Some(state.version()) > version(&before);
+        let shown = ready.filter(is_newer).cloned().or(before);
+        let waits = held.is_on && shown.is_some() && version(&shown) < version(&newest.state);
+        let now = self.context.clock.elapsed();
+        let waited = waits.then(|| now.saturating_sub(*held.since.get_or_insert(now)));
+        let state = match waited {
+            Some(waited) if waited <= HELD_MAX => shown,
+            Some(_) => {
+                tracing::warn!(
+                    database = %self.source.database,
+                    "the extents of a new version are not all here after {HELD_MAX:?}: it is served as it is"
+                );
+                metrics::counter!("slipstream_prefetch_given_up_total").increment(1);
+                held.since = None;
+                newest.state.clone()
+            }
+            None => {
+                held.since = None;
+                newest.state.clone()
+            }
+        };
+        self.served.send_replace(Served { state, ..newest });
     }
 
     /// Notes that the node heard of the newest version just now.

@@ -12,7 +12,9 @@
 //! [`BucketReader`](slipstream_storage::BucketReader), which cannot put or delete.
 
 mod attachments;
+mod cache_settings;
 mod engine;
+mod extents;
 mod follow;
 mod following;
 mod hot_cache;

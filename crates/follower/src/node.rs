@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use bytesize::ByteSize;
 use slipstream_frontend::runtime::{self, SystemClock};
 use slipstream_frontend::settings::{NodeArgs, NodeSettings};
 use slipstream_frontend::{Gate, NodeIdentity, NodeRole, NodeServer};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attachments::Attachments;
+use crate::cache_settings::{CacheArgs, CacheSettings};
 use crate::engine::FollowerEngine;
 use crate::following::FollowContext;
 use crate::hot_cache::HotCache;
@@ -31,10 +31,9 @@ pub struct FollowerArgs {
     #[command(flatten)]
     pub upstream: UpstreamArgs,
 
-    /// Disk for the hot cache, such as 100GB: whole extents that the caching policies make hot, below
-    /// DATA_DIR/cache [default: no cache].
-    #[arg(long, value_name = "BYTES", env = "SLIPSTREAM_CACHE_DISK_BYTES")]
-    pub cache_disk_bytes: Option<ByteSize>,
+    /// Its cache.
+    #[command(flatten)]
+    pub cache: CacheArgs,
 }
 
 /// Runs a follower until it is told to stop.
@@ -44,12 +43,9 @@ pub struct FollowerArgs {
 /// bucket or leader that is not there yet is waited for.
 pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
     let mut own_keys = UpstreamArgs::KEYS.to_vec();
-    own_keys.push(CACHE_KEY);
+    own_keys.extend(CacheArgs::KEYS);
     let (settings, own) = args.node.resolve(NodeRole::Follower, &own_keys)?;
-    let cache_bytes = match args.cache_disk_bytes {
-        Some(bytes) => bytes.as_u64(),
-        None => cache_bytes_of_file(&own)?,
-    };
+    let cache = args.cache.resolve(&own)?;
     let (mut leaders, dialer) = args.upstream.resolve(&own)?;
     if leaders.is_empty() {
         leaders.push(default_leader());
@@ -60,24 +56,11 @@ pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
         settings,
         leaders,
         dialer,
-        cache_bytes,
+        cache,
         Arc::new(SystemClock::default()),
         shutdown,
     )
     .await
-}
-
-/// The cache's size in a settings file.
-const CACHE_KEY: &str = "cache-disk-bytes";
-
-fn cache_bytes_of_file(own: &toml::Table) -> anyhow::Result<u64> {
-    let bytes = match own.get(CACHE_KEY) {
-        None => return Ok(0),
-        Some(toml::Value::Integer(bytes)) => u64::try_from(*bytes).ok(),
-        Some(toml::Value::String(text)) => text.parse::<ByteSize>().ok().map(|b| b.as_u64()),
-        Some(_) => None,
-    };
-    bytes.with_context(|| format!("{CACHE_KEY} is no number of bytes such as \"100GB\""))
 }
 
 /// The leader of a follower that was told nothing: the one that was started in the same folder.
@@ -92,7 +75,7 @@ async fn serve(
     settings: NodeSettings,
     leaders: Vec<LeaderAddress>,
     dialer: Dialer,
-    cache_bytes: u64,
+    cache: CacheSettings,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -104,17 +87,13 @@ async fn serve(
     let entropy = runtime::entropy_from_os();
     let connection = BucketConnection::new(&settings.bucket)?;
     let tasks = TaskTracker::new();
-    let cache = (cache_bytes > 0)
-        .then(|| HotCache::open(&settings, cache_bytes, &connection))
-        .transpose()?;
+    let cache = match cache.disk_bytes {
+        0 => None,
+        _ => Some(HotCache::open(&settings, cache, &connection, Arc::clone(&clock)).await?),
+    };
     let query = match &cache {
         None => settings.query_runtime(&connection, &clock, &entropy)?,
-        Some(cache) => {
-            let store = cache.store(connection.object_store());
-            let known = Arc::clone(cache);
-            let residency = Arc::new(move |path: &_| known.residency(path));
-            settings.query_runtime_over(store, residency, &connection, &clock, &entropy)?
-        }
+        Some(cache) => settings.query_runtime_over(cache.extents(), &clock, &entropy)?,
     };
     let identity = NodeIdentity {
         cluster: settings.cluster.clone(),
@@ -151,7 +130,7 @@ async fn serve(
             stopping.run_until_cancelled(warming).await;
         });
     }
-    let engine = FollowerEngine::new(identity, query, registry, cache);
+    let engine = FollowerEngine::new(identity, query, registry, cache.clone());
 
     runtime::announce(&settings, &server)?;
     let routes = tonic::service::Routes::default();
@@ -159,5 +138,8 @@ async fn serve(
     let served = server.serve(gate, routes, shutdown).await;
     tasks.close();
     runtime::drain(&tasks).await;
+    if let Some(cache) = cache {
+        cache.close().await;
+    }
     served.map_err(Into::into)
 }

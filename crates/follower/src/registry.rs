@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use slipstream_catalog::ClusterState;
 use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
-use slipstream_model::{DatabaseId, DatabaseName, OverrideChange};
+use slipstream_model::{DatabaseId, DatabaseName, OverrideChange, Overrides};
 use slipstream_storage::{BucketReader, StorageError};
 use tokio::sync::OnceCell;
 
@@ -142,15 +142,25 @@ impl Registry {
         let is_it = |followed: &&mut FollowedDatabase| followed.id == source.database_id;
         if let Some(followed) = configuration.databases.iter_mut().find(is_it) {
             let changed = followed.overrides.clone().changed(change);
-            followed.overrides = changed.map_err(|error| {
-                ServiceError::new(
-                    ErrorKind::InvalidArgument,
-                    "invalid_override",
-                    error.to_string(),
-                )
-            })?;
+            followed.overrides = changed.map_err(invalid_override)?;
         }
         self.keep(configuration)
+    }
+
+    /// What a followed database's own settings would be after a change; nothing is changed.
+    ///
+    /// # Errors
+    /// When the database is not followed, or a follower may not change that.
+    pub(crate) fn overrides_after(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<Overrides, ServiceError> {
+        self.by_database(database)?;
+        let own = self.overrides_by_database().remove(database);
+        own.unwrap_or_default()
+            .changed(change)
+            .map_err(invalid_override)
     }
 
     fn keep(&self, configuration: Configuration) -> Result<(), ServiceError> {
@@ -238,6 +248,14 @@ fn not_found(configuration: &str, known: &[String]) -> ServiceError {
         format!(
             "there is no attached database configuration '{configuration}'; there are: {known}"
         ),
+    )
+}
+
+fn invalid_override(error: slipstream_model::InvalidOverride) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::InvalidArgument,
+        "invalid_override",
+        error.to_string(),
     )
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use slipstream_catalog::DatabaseState;
 use slipstream_model::{ClusterRole, DatabasePrincipal, DatabaseRole, PrincipalName};
 use slipstream_query::{
-    ClusterView, DatabaseRow, FollowerRow, LeaseRow, RemoteNode, SessionDatabases,
+    ClusterView, DataScope, DatabaseRow, FollowerRow, LeaseRow, RemoteNode, SessionDatabases,
 };
 
 use crate::{ErrorKind, NodeIdentity, ServiceError};
@@ -308,11 +308,13 @@ impl Access {
         node: &NodeIdentity,
         default: Option<String>,
         leader: Option<Arc<dyn RemoteNode>>,
+        scope: DataScope,
         databases: BTreeMap<String, DatabaseState>,
     ) -> SessionDatabases {
         let mut session = SessionDatabases {
             default,
             leader,
+            scope,
             identity: node.session(&self.caller.principal),
             ..SessionDatabases::default()
         };

@@ -14,7 +14,9 @@ use slipstream_model::{
     ClusterName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
     PrincipalName, Timestamp, Version,
 };
-use slipstream_query::{Parameters, QueryStream, SessionIdentity};
+use slipstream_query::{
+    DataScope, Parameters, QueryStream, ReadStatistics, Replay, SessionIdentity,
+};
 
 use crate::{
     Access, AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
@@ -111,6 +113,28 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What a change of a followed database's caching policy would do; nothing is changed.
+    ///
+    /// # Errors
+    /// When the database is not followed, or the node has no cache.
+    fn preview_caching(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<CachingPreview, ServiceError> {
+        let _ = (database, change);
+        Err(follows_nothing(self.identity()))
+    }
+
+    /// Fetches what is hot of a followed database, or of one of its tables, before anything else.
+    ///
+    /// # Errors
+    /// When the database is not followed, has no such table, or the node has no cache.
+    fn warm(&self, database: &str, table: Option<&str>) -> Result<(), ServiceError> {
+        let _ = (database, table);
+        Err(follows_nothing(self.identity()))
+    }
+
     /// What the node can do at one time, and how much of that it does.
     fn capacity(&self) -> Vec<Capacity> {
         Vec::new()
@@ -156,21 +180,94 @@ pub struct DatabaseChange {
     pub access: Access,
 }
 
-/// How full a node's hot cache is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How full a node's cache is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheDescription {
-    /// Bytes of disk that it may use.
+    /// Bytes of disk that it may use, for hot extents and cold blocks together.
     pub disk_bytes: u64,
-    /// Extents that are hot by the policies.
-    pub hot_extents: u64,
-    /// Their bytes.
-    pub hot_bytes: u64,
-    /// Extents that are on the disk.
-    pub resident_extents: u64,
-    /// Their bytes.
-    pub resident_bytes: u64,
+    /// All hot extents together.
+    pub hot: HotSet,
     /// Bytes that are hot and do not fit.
     pub shortfall_bytes: u64,
+    /// Extents that are to be fetched, those that are being fetched included.
+    pub waiting_extents: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Bytes that are being fetched now.
+    pub in_flight_bytes: u64,
+    /// Bytes that were fetched since the node started.
+    pub fetched_bytes: u64,
+    /// Fetches that failed since then.
+    pub failures: u64,
+    /// Bytes of memory that pieces of hot extents may take.
+    pub memory_bytes_max: u64,
+    /// Bytes of memory that they take.
+    pub memory_bytes: u64,
+    /// Bytes of disk that blocks of cold extents may take.
+    pub cold_disk_bytes: u64,
+    /// The hot extents of each table that has any, by database and table.
+    pub tables: BTreeMap<(String, String), HotSet>,
+}
+
+/// What a change of a caching policy would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CachingPreview {
+    /// Extents that would be fetched.
+    pub fetch_extents: u64,
+    /// Their bytes.
+    pub fetch_bytes: u64,
+    /// Extents that would go.
+    pub evict_extents: u64,
+    /// Their bytes.
+    pub evict_bytes: u64,
+    /// Bytes that are hot now, in all databases of the node.
+    pub hot_bytes_before: u64,
+    /// Bytes that would be hot.
+    pub hot_bytes_after: u64,
+    /// Bytes that hot extents may take.
+    pub budget_bytes: u64,
+    /// Bytes that would be hot and would not fit.
+    pub shortfall_bytes: u64,
+    /// What the remembered queries read of extents that are kept now.
+    pub before: Replay,
+    /// What they would have read of those that would be kept.
+    pub after: Replay,
+}
+
+/// What is hot, and how much of it is here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HotSet {
+    /// Extents that are hot by the policies.
+    pub extents: u64,
+    /// Their bytes: on the disk for those that are here, in the bucket for the others.
+    pub bytes: u64,
+    /// Of them, extents that are here.
+    pub resident_extents: u64,
+    /// Their bytes on the disk.
+    pub resident_bytes: u64,
+    /// Of those, extents that have the form that scans fastest.
+    pub encoded_extents: u64,
+    /// What queries have read since the node started.
+    pub reads: ReadStatistics,
+}
+
+impl HotSet {
+    /// Adds another set.
+    pub fn add(&mut self, other: &Self) {
+        self.extents += other.extents;
+        self.bytes += other.bytes;
+        self.resident_extents += other.resident_extents;
+        self.resident_bytes += other.resident_bytes;
+        self.encoded_extents += other.encoded_extents;
+        self.reads.add(&other.reads);
+    }
+
+    /// Of the bytes that queries read of hot extents, those that were here, in percent; `None`
+    /// before the first.
+    pub fn hit_percent(&self) -> Option<f64> {
+        let read = self.reads.hot_hit_bytes + self.reads.hot_miss_bytes;
+        (read > 0).then(|| self.reads.hot_hit_bytes as f64 * 100.0 / read as f64)
+    }
 }
 
 /// How much of something a node does at one time.
@@ -237,6 +334,8 @@ pub struct SqlRequest {
     pub freshness: FreshnessRequirement,
     /// How long the client is willing to wait; the node's own deadline also holds.
     pub timeout: Option<Duration>,
+    /// Which extents are read, when neither the query nor its `SET` says so.
+    pub scope: DataScope,
     /// Which door and client, for the query log: `http 127.0.0.1:50123`.
     pub client: String,
     /// Who asks, and what they may do. Set by [`AuthorizedEngine`](crate::AuthorizedEngine).

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::command::{self, CommandLog};
 use crate::{
-    Access, Answer, AttachRequest, Attachment, CacheDescription, Caller, Capacity,
+    Access, Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Caller, Capacity,
     ClusterPermission, DatabaseChange, DatabaseDescription, Description, Engine, FollowerDatabase,
     FollowerDescription, IngestReceipt, IngestRequest, IngestSource, Invitation, InviteRequest,
     NodeIdentity, Permission, Readiness, ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
@@ -377,6 +377,28 @@ impl AuthorizedEngine {
     ) -> Result<(), ServiceError> {
         self.access().check(database, Permission::Administer)?;
         self.engine.override_settings(database, change).await
+    }
+
+    /// See [`Engine::preview_caching`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub(crate) fn preview_caching(
+        &self,
+        database: &str,
+        change: OverrideChange,
+    ) -> Result<CachingPreview, ServiceError> {
+        self.access().check(database, Permission::Administer)?;
+        self.engine.preview_caching(database, change)
+    }
+
+    /// See [`Engine::warm`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub(crate) fn warm(&self, database: &str, table: Option<&str>) -> Result<(), ServiceError> {
+        self.access().check(database, Permission::Administer)?;
+        self.engine.warm(database, table)
     }
 
     /// See [`Engine::overrides`]: of the databases whose metadata the caller may see.

@@ -29,9 +29,9 @@ pub mod wire;
 
 pub use access::{Access, Caller, ClusterPermission, Permission};
 pub use engine::{
-    Answer, CacheDescription, Capacity, DatabaseChange, DatabaseReadiness, Description, Engine,
-    IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, Readiness,
-    Reject, SqlRequest, TableMode, TextOptions,
+    Answer, CacheDescription, CachingPreview, Capacity, DatabaseChange, DatabaseReadiness,
+    Description, Engine, HotSet, IngestFormat, IngestReceipt, IngestRequest, IngestSource,
+    NodeIdentity, NodeRole, Readiness, Reject, SqlRequest, TableMode, TextOptions,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use object_store::ObjectStore;
-use object_store::path::Path as ObjectPath;
 use serde::Deserialize;
 use slipstream_model::{Clock, ClusterName, Entropy};
-use slipstream_query::{ExtentAccess, QueryError, QueryOptions, QueryRuntime, Residency};
+use slipstream_query::{
+    ExtentAccess, ExtentPaths, QueryError, QueryOptions, QueryRuntime, StoredExtents,
+};
 use slipstream_storage::{BucketConnection, BucketPath, BucketUrl};
 
 use crate::{NodeRole, ServerOptions, TokenFileError, Tokens};
@@ -206,20 +206,20 @@ impl NodeSettings {
         clock: &Arc<dyn Clock>,
         entropy: &Entropy,
     ) -> Result<Arc<QueryRuntime>, QueryError> {
-        let store = bucket.object_store();
-        let residency = Arc::new(|_: &_| Residency::Cold);
-        self.query_runtime_over(store, residency, bucket, clock, entropy)
+        let extents = StoredExtents {
+            store: bucket.object_store(),
+            paths: extent_paths(bucket),
+        };
+        self.query_runtime_over(Arc::new(extents), clock, entropy)
     }
 
-    /// The same, reading extents from a store that has the bucket's paths.
+    /// The same, with something nearer than the bucket.
     ///
     /// # Errors
     /// When the spill directory cannot be used.
     pub fn query_runtime_over(
         &self,
-        store: Arc<dyn ObjectStore>,
-        residency: Arc<dyn Fn(&ObjectPath) -> Residency + Send + Sync>,
-        bucket: &BucketConnection,
+        extents: Arc<dyn ExtentAccess>,
         clock: &Arc<dyn Clock>,
         entropy: &Entropy,
     ) -> Result<Arc<QueryRuntime>, QueryError> {
@@ -233,16 +233,14 @@ impl NodeSettings {
             deadline: self.query_timeout,
             ..QueryOptions::default()
         };
-        let paths = bucket.clone();
-        let extents = ExtentAccess {
-            store,
-            path: Arc::new(move |database, extent| {
-                paths.object_path(&BucketPath::extent(database, extent))
-            }),
-            residency,
-        };
         QueryRuntime::new(options, extents, Arc::clone(clock), entropy.clone())
     }
+}
+
+/// Where extents stand in a bucket.
+pub fn extent_paths(bucket: &BucketConnection) -> ExtentPaths {
+    let bucket = bucket.clone();
+    Arc::new(move |database, extent| bucket.object_path(&BucketPath::extent(database, extent)))
 }
 
 /// Settings that cannot be used: says which, where it was given, and why.
@@ -374,13 +372,18 @@ fn read_file(
 
 /// Half of the machine's memory, where the machine tells.
 fn default_query_memory() -> ByteSize {
+    machine_memory().map_or(DEFAULT_QUERY_MEMORY, |bytes| ByteSize::b(bytes / 2))
+}
+
+/// Bytes of memory that the machine has, where it tells.
+pub fn machine_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = text
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .and_then(|number| number.trim().parse::<u64>().ok());
-    kibibytes.map_or(DEFAULT_QUERY_MEMORY, |kib| ByteSize::kib(kib / 2))
+    kibibytes.map(|kibibytes| kibibytes * 1_024)
 }
 
 #[cfg(test)]

@@ -18,6 +18,20 @@ pub enum Command {
         /// What is to change.
         change: OverrideChange,
     },
+    /// The same about a caching policy, `with (whatif=true)`: says what would happen.
+    WhatIf {
+        /// The followed database, as it is called here.
+        database: String,
+        /// What would change.
+        change: OverrideChange,
+    },
+    /// `.warm database D [table T]`: hot extents are fetched now.
+    Warm {
+        /// The followed database, as it is called here.
+        database: String,
+        /// One of its tables; `None`: all.
+        table: Option<String>,
+    },
     /// `.create database D [ifnotexists]`
     CreateDatabase {
         /// Its name.

@@ -87,6 +87,9 @@ fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     if c.word_opt("set") {
         return principals::set(c);
     }
+    if c.word_opt("warm") {
+        return follower::warm(c);
+    }
     c.fail()
 }
 

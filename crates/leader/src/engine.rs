@@ -19,7 +19,9 @@ use slipstream_model::{
     DatabaseId, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
     TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
 };
-use slipstream_query::{QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement};
+use slipstream_query::{
+    QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement, take_data_scope,
+};
 use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
 
@@ -87,7 +89,7 @@ impl LeaderEngine {
             .follows(default.as_deref())
             .then(|| self.registry.leader_of(request))
             .flatten();
-        let databases = access.session(&self.identity, default, leader, databases);
+        let databases = access.session(&self.identity, default, leader, request.scope, databases);
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(databases, access.view(Arc::new(view)))
     }
@@ -331,8 +333,12 @@ enum Request {
     Changes(Vec<Statement>),
 }
 
-fn classify(sql: &str) -> Result<Request, ServiceError> {
-    let mut statements = QuerySession::parse(sql)?;
+/// Reads a request. A scope that it sets for itself goes into it.
+fn classify(request: &mut SqlRequest) -> Result<Request, ServiceError> {
+    let mut statements = QuerySession::parse(&request.sql)?;
+    if let Some(scope) = take_data_scope(&mut statements)? {
+        request.scope = scope;
+    }
     let Some(last) = statements.pop() else {
         return Err(invalid("the request has no statement"));
     };
@@ -362,8 +368,8 @@ impl Engine for LeaderEngine {
         &self.identity
     }
 
-    async fn execute(&self, request: SqlRequest) -> Result<Answer, ServiceError> {
-        match classify(&request.sql)? {
+    async fn execute(&self, mut request: SqlRequest) -> Result<Answer, ServiceError> {
+        match classify(&mut request)? {
             Request::Query(statement) => self.query(request, statement).await,
             Request::Database(statement) => {
                 request
@@ -381,8 +387,8 @@ impl Engine for LeaderEngine {
         }
     }
 
-    async fn describe(&self, request: SqlRequest) -> Result<Description, ServiceError> {
-        let parsed = classify(&request.sql)?;
+    async fn describe(&self, mut request: SqlRequest) -> Result<Description, ServiceError> {
+        let parsed = classify(&mut request)?;
         let (databases, _) = self.resolve(&request).await?;
         let session = self.session(&request, databases);
         let (plan, is_query) = match parsed {

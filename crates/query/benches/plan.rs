@@ -13,8 +13,8 @@ use slipstream_model::{
     SortOrder, StatisticValue, TableId, TableName, TableSchema, Timestamp,
 };
 use slipstream_query::{
-    ClusterView, DatabaseRow, ExtentAccess, FollowerRow, LeaseRow, QueryInfo, QueryOptions,
-    QueryRuntime, QuerySession, SessionDatabases,
+    ClusterView, DatabaseRow, FollowerRow, LeaseRow, QueryInfo, QueryOptions, QueryRuntime,
+    QuerySession, SessionDatabases, StoredExtents,
 };
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -98,15 +98,14 @@ impl World {
     }
 
     fn new(extents: usize) -> Self {
-        let access = ExtentAccess {
-            residency: Arc::new(|_| slipstream_query::Residency::Cold),
+        let access = StoredExtents {
             store: Arc::new(object_store::memory::InMemory::new()),
-            path: Arc::new(|database, extent| format!("{database}/{extent}").into()),
+            paths: Arc::new(|database, extent| format!("{database}/{extent}").into()),
         };
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let runtime = QueryRuntime::new(
             QueryOptions::default(),
-            access,
+            Arc::new(access),
             clock,
             Entropy::from_seed(1),
         );

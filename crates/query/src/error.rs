@@ -7,6 +7,7 @@ use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
+use vortex::error::VortexError;
 
 use crate::suggestion::did_you_mean;
 use crate::table::{ExtentFault, FaultKind};
@@ -134,6 +135,14 @@ pub(crate) fn is_decoding_failure(error: &DataFusionError) -> bool {
     find::<ExtentFault>(error).is_none()
         && (find::<ParquetError>(error).is_some()
             || matches!(find::<ArrowError>(error), Some(ArrowError::ParquetError(_))))
+}
+
+/// Whether an error comes from the reader of local forms. Of a file that cannot be opened only the
+/// text is left by then.
+pub(crate) fn is_local_failure(error: &DataFusionError) -> bool {
+    find::<VortexError>(error).is_some()
+        || matches!(error.find_root(), DataFusionError::Execution(text)
+            if text.starts_with("Failed to open Vortex file"))
 }
 
 fn kind_of(root: &DataFusionError) -> QueryErrorKind {

@@ -10,13 +10,17 @@ use parking_lot::Mutex;
 use slipstream_model::{Clock, Timestamp};
 use uuid::Uuid;
 
-use crate::counters::{QueryCounters, QueryStatistics};
+use crate::counters::{ExtentKey, QueryCounters, QueryStatistics, ReadStatistics};
 use crate::{QueryError, QueryInfo};
 
 /// Ended queries that are remembered. With texts cut at [`TEXT_BYTES_MAX`], 4 MiB at most.
 const ENDED_KEPT_MAX: usize = 1_000;
 /// Bytes of a query's text that are kept.
 const TEXT_BYTES_MAX: usize = 4_096;
+/// Extents of one ended query that are remembered: all of a thousand queries take 64 MB at most.
+const EXTENTS_KEPT_MAX: usize = 4_096;
+/// Tables whose reads are added up. Tables come and go; their counts do not, until the restart.
+const TABLES_KEPT_MAX: usize = 10_000;
 
 /// What became of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,26 @@ pub(crate) struct QueryRow {
     pub(crate) duration: Duration,
     pub(crate) statistics: QueryStatistics,
     pub(crate) error: Option<String>,
+    /// What was read of which extents; of ended queries only.
+    pub(crate) extents: Vec<(ExtentKey, u64)>,
+}
+
+/// What the remembered queries would have read from near, had other extents been hot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replay {
+    /// Queries that were replayed.
+    pub queries: u64,
+    /// Bytes that they read.
+    pub bytes: u64,
+    /// Of them, bytes of extents that would have been hot.
+    pub hot_bytes: u64,
+}
+
+impl Replay {
+    /// Hot bytes in percent of all; `None` when nothing was read.
+    pub fn hit_percent(&self) -> Option<f64> {
+        (self.bytes > 0).then(|| self.hot_bytes as f64 * 100.0 / self.bytes as f64)
+    }
 }
 
 /// The queries of a process.
@@ -66,6 +90,8 @@ pub(crate) struct QueryLog {
 struct Queries {
     active: BTreeMap<Uuid, Active>,
     ended: VecDeque<QueryRow>,
+    /// What all ended queries read of each table.
+    reads: BTreeMap<String, ReadStatistics>,
 }
 
 #[derive(Debug)]
@@ -103,6 +129,7 @@ impl QueryLog {
             duration: Duration::ZERO,
             statistics: QueryStatistics::default(),
             error: None,
+            extents: Vec::new(),
         };
         let began = self.clock.elapsed();
         let active = Active {
@@ -130,6 +157,29 @@ impl QueryLog {
         rows
     }
 
+    /// What all ended queries read of each table, by `database.table`.
+    pub(crate) fn reads(&self) -> BTreeMap<String, ReadStatistics> {
+        self.queries.lock().reads.clone()
+    }
+
+    /// Asks of everything that the remembered queries read whether it would be hot.
+    pub(crate) fn replay(&self, is_hot: impl Fn(ExtentKey) -> bool) -> Replay {
+        let mut replay = Replay::default();
+        for row in &self.queries.lock().ended {
+            if row.extents.is_empty() {
+                continue;
+            }
+            replay.queries += 1;
+            for (extent, bytes) in &row.extents {
+                replay.bytes += bytes;
+                if is_hot(*extent) {
+                    replay.hot_bytes += bytes;
+                }
+            }
+        }
+        replay
+    }
+
     fn end(&self, id: Uuid, state: QueryState, error: Option<String>) {
         let now = self.clock.elapsed();
         let mut queries = self.queries.lock();
@@ -139,12 +189,19 @@ impl QueryLog {
         let row = QueryRow {
             state,
             error,
+            extents: active.counters.extents(EXTENTS_KEPT_MAX),
             ..active.row_at(now)
         };
         gauge!("slipstream_queries_active").decrement(1.0);
         counter!("slipstream_queries_total", "state" => state.to_string()).increment(1);
         histogram!("slipstream_query_seconds").record(row.duration.as_secs_f64());
-        counter!("slipstream_query_bytes_scanned_total").increment(row.statistics.bytes_scanned);
+        counter!("slipstream_query_bytes_scanned_total")
+            .increment(row.statistics.reads.bytes_scanned());
+        for (table, reads) in &row.statistics.tables {
+            if queries.reads.len() < TABLES_KEPT_MAX || queries.reads.contains_key(table) {
+                queries.reads.entry(table.clone()).or_default().add(reads);
+            }
+        }
         if queries.ended.len() == ENDED_KEPT_MAX {
             queries.ended.pop_front();
         }

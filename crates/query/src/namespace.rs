@@ -12,7 +12,7 @@ use slipstream_catalog::{DatabaseState, TableState};
 use crate::suggestion::did_you_mean;
 use crate::system::SystemSchema;
 use crate::table::SnapshotTable;
-use crate::{QueryError, QueryErrorKind, QueryRuntime, external, identity};
+use crate::{DataScope, QueryError, QueryErrorKind, QueryRuntime, external, identity};
 
 /// The one catalog.
 pub const CATALOG: &str = "cluster";
@@ -37,12 +37,14 @@ impl Namespace {
         default: Option<String>,
         databases: &BTreeMap<String, DatabaseState>,
         system: SystemSchema,
+        scope: DataScope,
         runtime: &Arc<QueryRuntime>,
     ) -> Arc<Self> {
         let databases = databases.iter().map(|(name, state)| {
             let schema = DatabaseSchema {
                 name: name.as_str().into(),
                 state: state.clone(),
+                scope,
                 runtime: Arc::clone(runtime),
             };
             (name.clone(), Arc::new(schema))
@@ -60,7 +62,24 @@ impl Namespace {
         schema
             .state
             .table(table)
-            .map(|table| schema.snapshot(table))
+            .map(|table| schema.snapshot(table, DataScope::All))
+    }
+
+    /// A table in a scope of its own, by `table` or `database.table`.
+    pub(crate) fn scoped(
+        &self,
+        name: &str,
+        scope: DataScope,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
+        let (database, table) = match name.split_once('.') {
+            Some((database, table)) => (Some(database), table),
+            None => (self.default.as_deref(), name),
+        };
+        let schema = database.and_then(|database| self.databases.get(database));
+        match schema {
+            Some(schema) => schema.provider(table, scope),
+            None => Ok(None),
+        }
     }
 
     /// What is wrong with the name of a table, if it is the name that is wrong.
@@ -141,17 +160,35 @@ impl CatalogProviderList for Catalogs {
 struct DatabaseSchema {
     name: Arc<str>,
     state: DatabaseState,
+    scope: DataScope,
     runtime: Arc<QueryRuntime>,
 }
 
 impl DatabaseSchema {
-    fn snapshot(&self, table: &Arc<TableState>) -> Arc<dyn TableProvider> {
+    fn snapshot(&self, table: &Arc<TableState>, scope: DataScope) -> Arc<dyn TableProvider> {
         Arc::new(SnapshotTable::new(
             Arc::clone(&self.name),
             self.state.id(),
             Arc::clone(table),
+            scope,
             Arc::clone(&self.runtime.scans),
         ))
+    }
+
+    fn provider(&self, name: &str, scope: DataScope) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(known) = self.state.external_table(name) {
+            return external::provider(&self.runtime, &known.entity).map(Some);
+        }
+        let Some(table) = self.state.table(name) else {
+            return Ok(None);
+        };
+        let provider = self.snapshot(table, scope);
+        match &table.policies.row_level_security {
+            Some(policy) if policy.is_enabled => {
+                identity::secured(&self.runtime.base, name, provider, policy).map(Some)
+            }
+            _ => Ok(Some(provider)),
+        }
     }
 }
 
@@ -166,19 +203,7 @@ impl SchemaProvider for DatabaseSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        if let Some(known) = self.state.external_table(name) {
-            return external::provider(&self.runtime, &known.entity).map(Some);
-        }
-        let Some(table) = self.state.table(name) else {
-            return Ok(None);
-        };
-        let provider = self.snapshot(table);
-        match &table.policies.row_level_security {
-            Some(policy) if policy.is_enabled => {
-                identity::secured(&self.runtime.base, name, provider, policy).map(Some)
-            }
-            _ => Ok(Some(provider)),
-        }
+        self.provider(name, self.scope)
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -1,13 +1,7 @@
 //! What a node gives to its queries.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-
-use object_store::ObjectStore;
-use object_store::path::Path;
-use slipstream_model::{DatabaseId, ExtentId};
 
 use crate::{QueryError, QueryErrorKind};
 
@@ -83,38 +77,5 @@ impl QueryOptions {
             } => fail("the parallelism of a query"),
             _ => Ok(()),
         }
-    }
-}
-
-/// The cache seam: which store extents are read from, and where an extent stands in it.
-///
-/// The store may be the bucket itself, or one that keeps extents on a local disk. It is asked for
-/// ranges only, never for a listing.
-#[derive(Clone)]
-pub struct ExtentAccess {
-    /// The store.
-    pub store: Arc<dyn ObjectStore>,
-    /// An extent's path in it.
-    pub path: Arc<dyn Fn(DatabaseId, ExtentId) -> Path + Send + Sync>,
-    /// Where an extent's bytes would come from now.
-    pub residency: Arc<dyn Fn(&Path) -> Residency + Send + Sync>,
-}
-
-/// Where an extent's bytes come from, as far as a cache is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Residency {
-    /// It is hot, and on the local disk.
-    HotHit,
-    /// It is hot, and not here yet.
-    HotMiss,
-    /// It is not hot, or there is no cache: it is read from the bucket.
-    Cold,
-}
-
-impl fmt::Debug for ExtentAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExtentAccess")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! What all queries of a process share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,20 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use object_store::path::Path;
 use slipstream_catalog::DatabaseState;
 use slipstream_model::{Clock, Entropy};
+use vortex::VortexSessionDefault;
+use vortex::io::session::RuntimeSessionExt;
+use vortex::session::VortexSession;
 
 use crate::admission::Admission;
+use crate::counters::extent_key;
 use crate::log::QueryLog;
 use crate::session::{QuerySession, base_state};
 use crate::table::ScanContext;
 use crate::{
-    ClusterView, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, RemoteNode,
+    ClusterView, DataScope, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, RemoteNode,
     SessionIdentity,
 };
 
@@ -61,6 +66,8 @@ pub struct SessionDatabases {
     pub databases: BTreeMap<String, DatabaseState>,
     /// Databases whose rows cannot be read, and of which the system tables tell nevertheless.
     pub metadata_only: BTreeMap<String, DatabaseState>,
+    /// Which extents are read, where a table does not say otherwise.
+    pub scope: DataScope,
     /// Who asks.
     pub identity: SessionIdentity,
     /// The leader of the default database, when it is followed: what `at_leader` asks.
@@ -75,18 +82,20 @@ impl QueryRuntime {
     /// When a limit is zero, or the spill directory cannot be made.
     pub fn new(
         options: QueryOptions,
-        extents: ExtentAccess,
+        extents: Arc<dyn ExtentAccess>,
         clock: Arc<dyn Clock>,
         entropy: Entropy,
     ) -> Result<Arc<Self>, QueryError> {
         options.validate()?;
         let environment = environment(&options)?;
         let store_url = ObjectStoreUrl::parse(STORE_URL)?;
-        environment.register_object_store(store_url.as_ref(), Arc::clone(&extents.store));
+        environment.register_object_store(store_url.as_ref(), Arc::clone(extents.store()));
         let scans = Arc::new(ScanContext {
             access: extents,
             store_url,
             footers: environment.cache_manager.get_file_metadata_cache(),
+            // Its tasks run on the tokio runtime of whoever executes a query.
+            vortex: VortexSession::default().with_tokio(),
         });
         Ok(Arc::new(Self {
             admission: Admission::new(options.concurrency_max, options.queue_max),
@@ -112,6 +121,17 @@ impl QueryRuntime {
     pub fn slots(&self) -> (usize, usize) {
         let total = self.options.concurrency_max;
         (total, total.saturating_sub(self.admission.free()))
+    }
+
+    /// What the remembered queries would have read of hot extents, had these been the hot ones.
+    pub fn replay(&self, hot: impl Iterator<Item = Path>) -> crate::Replay {
+        let hot: HashSet<_> = hot.map(|path| extent_key(&path)).collect();
+        self.log.replay(|extent| hot.contains(&extent))
+    }
+
+    /// What all ended queries read of each table, by `database.table`.
+    pub fn reads(&self) -> BTreeMap<String, crate::ReadStatistics> {
+        self.log.reads()
     }
 
     /// Bytes that operators of all queries hold now.
@@ -154,7 +174,7 @@ fn environment(options: &QueryOptions) -> Result<RuntimeEnv, QueryError> {
     Ok(environment)
 }
 
-fn prepare_spill_directory(directory: &Path) -> Result<(), QueryError> {
+fn prepare_spill_directory(directory: &FilePath) -> Result<(), QueryError> {
     let fail = |error: std::io::Error| {
         let message = format!(
             "the spill directory {} cannot be used: {error}",

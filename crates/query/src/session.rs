@@ -23,8 +23,9 @@ use crate::deadline::Deadline;
 use crate::identity::IdentityOptions;
 use crate::log::QueryEntry;
 use crate::namespace::{CATALOG, Catalogs, NO_DATABASE, Namespace};
+use crate::scope::{self, Scoped};
 use crate::statement::{self, Class};
-use crate::stream::Execution;
+use crate::stream::{Again, Execution};
 use crate::system::SystemSchema;
 use crate::table::ResolveScans;
 use crate::{
@@ -123,15 +124,17 @@ impl QuerySession {
             databases,
             identity,
             leader,
+            scope,
             ..
         } = databases;
-        let names = Namespace::new(default.clone(), &databases, system, &runtime);
+        let names = Namespace::new(default.clone(), &databases, system, scope, &runtime);
         let mut state = runtime.base.clone();
         let options = state.config_mut().options_mut();
         options.extensions.insert(IdentityOptions::from(&identity));
         if let Some(database) = default.as_ref().and_then(|name| databases.get(name)) {
             functions::register(&mut state, database);
         }
+        state.register_udtf(scope::FUNCTION, Arc::new(Scoped(Arc::clone(&names))));
         if let Some(default) = default {
             state.config_mut().options_mut().catalog.default_schema = default;
         }
@@ -332,14 +335,16 @@ impl QuerySession {
         match self.prepare(&plan, &entry, &deadline).await {
             Ok((physical, slot, state)) => {
                 let schema = output_schema(&plan, &physical.schema());
+                let context = state.task_ctx();
                 let execution = Execution {
-                    context: state.task_ctx(),
+                    context,
                     plan: physical,
                     schema,
                     deadline,
                     entry,
                     slot,
-                    store: Arc::clone(&runtime.scans.access.store),
+                    store: Arc::clone(runtime.scans.access.store()),
+                    again: Again { state, plan },
                 };
                 Ok(execution.start())
             }

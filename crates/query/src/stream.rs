@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt, Stream, StreamExt};
 use object_store::ObjectStore;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use crate::admission::Slot;
 use crate::counters::{QueryCounters, QueryStatistics};
 use crate::deadline::Deadline;
-use crate::error::is_decoding_failure;
+use crate::error::{is_decoding_failure, is_local_failure};
 use crate::log::QueryEntry;
 use crate::table::check_extents;
 use crate::{QueryError, QueryErrorKind};
@@ -160,6 +161,22 @@ pub(crate) struct Execution {
     pub(crate) slot: Slot,
     /// Where extents are, for when one turns out to be damaged.
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// What to plan again, for when a local form turns out to be damaged.
+    pub(crate) again: Again,
+}
+
+/// A query as it was before it was planned.
+pub(crate) struct Again {
+    pub(crate) state: SessionState,
+    pub(crate) plan: LogicalPlan,
+}
+
+impl Again {
+    /// Another plan. What could not be read of the disk is read from the bucket by it: the cache has
+    /// forgotten it.
+    async fn plan(&self) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        Ok(self.state.create_physical_plan(&self.plan).await?)
+    }
 }
 
 impl Execution {
@@ -200,9 +217,10 @@ impl Execution {
             context,
             entry,
             slot,
+            again,
             ..
         } = self;
-        drop((plan, context, slot));
+        drop((plan, context, slot, again));
         let last = match result {
             Ok(()) => {
                 entry.complete();
@@ -217,11 +235,32 @@ impl Execution {
         let _ = sender.send(last).await;
     }
 
+    /// Runs the plan. A local form that cannot be read is no reason to fail as long as the client has
+    /// had no row: the query begins again, and reads that extent from the bucket.
     async fn send_batches(&self, sender: &mpsc::Sender<Message>) -> Result<(), Failure> {
-        let mut batches = execute_stream(Arc::clone(&self.plan), Arc::clone(&self.context))?;
+        let mut has_sent = false;
+        let first = Arc::clone(&self.plan);
+        match self.send_batches_of(first, sender, &mut has_sent).await {
+            Err(failure) if !has_sent && failure.is_of_local_form() => {
+                tracing::warn!(query = %self.entry.id(), "a query begins again without a damaged file");
+                let again = self.again.plan().await?;
+                self.send_batches_of(again, sender, &mut has_sent).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn send_batches_of(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        sender: &mpsc::Sender<Message>,
+        has_sent: &mut bool,
+    ) -> Result<(), Failure> {
+        let mut batches = execute_stream(plan, Arc::clone(&self.context))?;
         while let Some(batch) = batches.next().await {
             let batch = conform(batch?, &self.schema)?;
             self.entry.counters().add_rows(batch.num_rows());
+            *has_sent = true;
             if sender.send(Message::Batch(batch)).await.is_err() {
                 let message = "the client went away";
                 return Err(QueryError::new(QueryErrorKind::Cancelled, message).into());
@@ -272,6 +311,16 @@ impl From<QueryError> for Failure {
 impl From<DataFusionError> for Failure {
     fn from(error: DataFusionError) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl Failure {
+    /// Whether it is about bytes of the local disk.
+    fn is_of_local_form(&self) -> bool {
+        match self {
+            Self::Engine(error) => is_local_failure(error),
+            Self::Known(_) | Self::Panic(_) => false,
+        }
     }
 }
 

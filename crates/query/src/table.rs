@@ -6,10 +6,12 @@
 
 mod fault;
 mod files;
+mod local_filter;
 mod order;
 mod prune;
 mod reader;
 mod scan;
+mod source;
 mod statistics;
 
 use std::fmt;
@@ -28,9 +30,10 @@ use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicate
 use datafusion::physical_plan::ExecutionPlan;
 use slipstream_catalog::TableState;
 use slipstream_model::DatabaseId;
+use vortex::session::VortexSession;
 
-use crate::ExtentAccess;
 use crate::counters::QueryCounters;
+use crate::{DataScope, ExtentAccess};
 
 pub(crate) use fault::{ExtentFault, FaultKind, check_extents};
 pub(crate) use reader::OpenedExtent;
@@ -39,11 +42,13 @@ pub(crate) use scan::ResolveScans;
 /// What all scans of a process share.
 pub(crate) struct ScanContext {
     /// Where extents are read from.
-    pub(crate) access: ExtentAccess,
+    pub(crate) access: Arc<dyn ExtentAccess>,
     /// The name that the store is registered under.
     pub(crate) store_url: ObjectStoreUrl,
     /// Footers and page indexes that were read already.
     pub(crate) footers: Arc<FileMetadataCache>,
+    /// What Vortex's readers share.
+    pub(crate) vortex: VortexSession,
 }
 
 impl fmt::Debug for ScanContext {
@@ -60,6 +65,7 @@ pub(crate) struct SnapshotTable {
     database_name: Arc<str>,
     database: DatabaseId,
     table: Arc<TableState>,
+    scope: DataScope,
     context: Arc<ScanContext>,
 }
 
@@ -68,12 +74,14 @@ impl SnapshotTable {
         database_name: Arc<str>,
         database: DatabaseId,
         table: Arc<TableState>,
+        scope: DataScope,
         context: Arc<ScanContext>,
     ) -> Self {
         Self {
             database_name,
             database,
             table,
+            scope,
             context,
         }
     }

@@ -13,6 +13,7 @@ mod entities;
 mod faults;
 mod fixture;
 mod limits;
+mod local;
 mod names;
 mod ordering;
 mod planning;

@@ -18,6 +18,13 @@ fn id(number: u64) -> ExtentId {
     ExtentId::from_slice(&bytes).expect("16 bytes")
 }
 
+fn kept(file_bytes: u64) -> Resident {
+    Resident {
+        file_bytes,
+        sha256: Digest::ZERO,
+    }
+}
+
 fn ids(extents: &[HotExtent]) -> Vec<ExtentId> {
     extents.iter().map(|extent| extent.extent).collect()
 }
@@ -25,7 +32,7 @@ fn ids(extents: &[HotExtent]) -> Vec<ExtentId> {
 #[test]
 fn a60_the_newest_are_kept_when_the_disk_is_too_small() {
     let hot = vec![extent(1, 10, 100), extent(2, 10, 300), extent(3, 10, 200)];
-    let resident = [(id(1), 10)].into();
+    let resident = [(id(1), kept(10))].into();
     let found = plan(hot, &resident, 25);
     assert_eq!(ids(&found.fetch), [id(2), id(3)], "the newest first");
     assert_eq!(found.evict, [id(1)]);
@@ -35,7 +42,7 @@ fn a60_the_newest_are_kept_when_the_disk_is_too_small() {
 #[test]
 fn what_is_here_and_hot_stays_and_what_is_cold_goes() {
     let hot = vec![extent(1, 10, 100), extent(2, 10, 200)];
-    let resident = [(id(1), 10), (id(9), 10)].into();
+    let resident = [(id(1), kept(10)), (id(9), kept(10))].into();
     let found = plan(hot, &resident, 1_000);
     assert_eq!(ids(&found.fetch), [id(2)]);
     assert_eq!(found.evict, [id(9)]);
@@ -43,9 +50,22 @@ fn what_is_here_and_hot_stays_and_what_is_cold_goes() {
 }
 
 #[test]
-fn a_file_of_another_length_is_not_the_extent() {
-    let found = plan(vec![extent(1, 10, 1)], &[(id(1), 9)].into(), 100);
+fn a_file_of_other_bytes_is_not_the_extent() {
+    let other = Resident {
+        file_bytes: 10,
+        sha256: Digest::of(b"other"),
+    };
+    let found = plan(vec![extent(1, 10, 1)], &[(id(1), other)].into(), 100);
     assert_eq!((found.fetch.len(), found.evict), (1, vec![id(1)]));
+}
+
+#[test]
+fn a_file_counts_as_what_it_takes_here() {
+    let hot = vec![extent(1, 10, 100), extent(2, 10, 200)];
+    let here = [(id(2), kept(15))].into();
+    let found = plan(hot, &here, 24);
+    assert_eq!((found.hot_bytes, found.shortfall_bytes), (25, 10));
+    assert!(found.fetch.is_empty() && found.evict.is_empty());
 }
 
 proptest! {
@@ -63,7 +83,8 @@ proptest! {
         let size_of = |wanted: ExtentId| {
             hot.iter().find(|e| e.extent == wanted).map_or(7, |e| e.size_bytes)
         };
-        let resident: BTreeMap<_, _> = here.iter().map(|n| (id(*n), size_of(id(*n)))).collect();
+        let resident: BTreeMap<_, _> =
+            here.iter().map(|n| (id(*n), kept(size_of(id(*n))))).collect();
         let found = plan(hot.clone(), &resident, budget);
 
         // What is on the disk once the plan was carried out.
@@ -72,9 +93,9 @@ proptest! {
             prop_assert!(after.remove(gone).is_some(), "evicts what is not here");
         }
         for fetched in &found.fetch {
-            prop_assert!(after.insert(fetched.extent, fetched.size_bytes).is_none(), "fetches twice");
+            prop_assert!(after.insert(fetched.extent, kept(fetched.size_bytes)).is_none(), "fetches twice");
         }
-        prop_assert!(after.values().sum::<u64>() <= budget);
+        prop_assert!(after.values().map(|here| here.file_bytes).sum::<u64>() <= budget);
         prop_assert!(after.keys().all(|kept| hot.iter().any(|e| e.extent == *kept)));
         let left_out: Vec<_> = hot.iter().filter(|e| !after.contains_key(&e.extent)).collect();
         let oldest_kept = hot

@@ -39,6 +39,14 @@ impl Context<'_> {
                 self.engine.override_settings(&database, change).await?;
                 show::follower_databases(self, &[database])
             }
+            Command::WhatIf { database, change } => {
+                let preview = self.engine.preview_caching(&database, change)?;
+                Ok(show::caching_preview(&preview))
+            }
+            Command::Warm { database, table } => {
+                self.engine.warm(&database, table.as_deref())?;
+                show::cache_of(self, &database, table.as_deref())
+            }
             Command::CreateDatabase {
                 name,
                 if_not_exists,

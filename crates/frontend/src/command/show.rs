@@ -19,6 +19,7 @@ use super::rows::Rows;
 use crate::{DatabaseDescription, ErrorKind, Permission, ServiceError};
 
 pub(super) use entities::{external_tables, functions};
+pub(super) use node::{cache_of, caching_preview};
 pub(super) use policies::follower_databases;
 pub(super) use principals::database_principals;
 pub(super) use tables::table_schemas;

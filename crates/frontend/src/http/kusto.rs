@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use slipstream_kusto::parse_timespan;
-use slipstream_query::{Parameters, QueryStream};
+use slipstream_query::{DataScope, Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
 use super::error::challenge;
@@ -137,7 +137,7 @@ async fn start(
         .get("servertimeout")
         .and_then(Value::as_str);
     let rows_max = rows_max(&properties.options)?;
-    check_datascope(&properties.options)?;
+    let scope = scope(&properties.options)?;
     let parameters = properties.parameters.into_iter();
     let parameters = parameters
         .map(|(name, value)| Ok((name, value::parameter(&value)?)))
@@ -153,6 +153,7 @@ async fn start(
             Parameters::named(parameters)
         },
         timeout: timeout.map(server_timeout).transpose()?,
+        scope,
         client: format!("kusto {peer}"),
         ..SqlRequest::default()
     };
@@ -187,15 +188,14 @@ fn check_rows(count: u64, rows_max: Option<u64>) -> Result<(), ServiceError> {
     }
 }
 
-/// `query_datascope`: without a hot cache every extent is as far away as any other.
-fn check_datascope(options: &Map<String, Value>) -> Result<(), ServiceError> {
-    match options.get("query_datascope").and_then(Value::as_str) {
-        None | Some("default" | "all") => Ok(()),
-        Some(other) => Err(ServiceError::new(
-            ErrorKind::Unsupported,
-            "unsupported",
-            format!("query_datascope '{other}': this version answers from all data only"),
-        )),
+/// `query_datascope`.
+fn scope(options: &Map<String, Value>) -> Result<DataScope, ServiceError> {
+    match options.get("query_datascope") {
+        None | Some(Value::Null) => Ok(DataScope::default()),
+        Some(Value::String(text)) => Ok(text.parse()?),
+        Some(other) => Err(ServiceError::invalid(format!(
+            "query_datascope {other} is no text"
+        ))),
     }
 }
 

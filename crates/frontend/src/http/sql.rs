@@ -29,6 +29,7 @@ struct SqlBody {
     max_staleness: Option<String>,
     when_stale: Option<WhenStale>,
     timeout: Option<String>,
+    query_datascope: Option<String>,
 }
 
 pub(super) async fn run(
@@ -149,6 +150,7 @@ fn parse(
             when_stale: given.when_stale.unwrap_or_default(),
         },
         timeout: duration("timeout", given.timeout)?,
+        scope: parse_with("query_datascope", given.query_datascope)?.unwrap_or_default(),
         client: format!("http {peer}"),
         ..SqlRequest::default()
     })
@@ -174,6 +176,7 @@ fn of_sql(query: &HashMap<String, String>, body: &[u8]) -> Result<SqlBody, Servi
         max_staleness: query.get("max_staleness").cloned(),
         when_stale: parse_with("when_stale", query.get("when_stale").cloned())?,
         timeout: query.get("timeout").cloned(),
+        query_datascope: query.get("query_datascope").cloned(),
     })
 }
 

@@ -45,7 +45,34 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Parsed<Command> {
     let entities = entities(c)?;
     c.words(&["policy", "caching"])?;
     let policy = policy::caching(c)?;
-    changed(database, OverrideChange::SetCaching { entities, policy })
+    caching(c, database, OverrideChange::SetCaching { entities, policy })
+}
+
+/// A change of a caching policy, or, `with (whatif=true)`, what it would do.
+fn caching(c: &mut Cursor<'_>, database: String, change: OverrideChange) -> Parsed<Command> {
+    let mut is_asked = false;
+    if c.word_opt("with") {
+        c.sign('(')?;
+        c.word("whatif")?;
+        c.sign('=')?;
+        is_asked = c.flag()?;
+        c.sign(')')?;
+    }
+    if is_asked {
+        return Ok(Command::WhatIf { database, change });
+    }
+    changed(database, change)
+}
+
+/// `.warm ...`
+pub(super) fn warm(c: &mut Cursor<'_>) -> Parsed<Command> {
+    let database = database(c)?;
+    let table = if c.word_opt("table") {
+        Some(c.name("the name of a table")?)
+    } else {
+        None
+    };
+    Ok(Command::Warm { database, table })
 }
 
 /// `none`, `union` or `replace`.
@@ -90,7 +117,7 @@ pub(super) fn delete(c: &mut Cursor<'_>) -> Parsed<Command> {
     let database = database(c)?;
     let entities = entities(c)?;
     c.words(&["policy", "caching"])?;
-    changed(database, OverrideChange::DeleteCaching { entities })
+    caching(c, database, OverrideChange::DeleteCaching { entities })
 }
 
 /// `.add follower ...`

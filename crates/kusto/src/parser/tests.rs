@@ -34,6 +34,37 @@ fn follower(change: OverrideChange) -> Command {
     }
 }
 
+#[test]
+fn a_caching_policy_can_be_asked_about_before_it_is_set() {
+    let set = hot(Vec::new(), 3);
+    let Command::Follower { database, change } = set.clone() else {
+        panic!("a change is expected");
+    };
+    let asked = Command::WhatIf { database, change };
+    for (tail, expected) in [("true", asked), ("false", set)] {
+        let text =
+            format!(".alter follower database D policy caching hot = 3d with (whatif={tail})");
+        assert_eq!(parse(&text).expect("a command"), expected);
+    }
+    let wrong = ".alter follower database D policy caching hot = 3d with (whatfi=true)";
+    let error = parse(wrong).expect_err("a typo").to_string();
+    assert!(error.contains("whatif"), "{error}");
+}
+
+#[test]
+fn a_database_or_one_table_of_it_is_warmed() {
+    let warm = |table: Option<&str>| Command::Warm {
+        database: "D".to_owned(),
+        table: table.map(str::to_owned),
+    };
+    assert_eq!(parse(".warm database D").expect("a command"), warm(None));
+    assert_eq!(
+        parse(".warm database D table T;").expect("a command"),
+        warm(Some("T"))
+    );
+    assert!(parse(".warm table T").is_err());
+}
+
 fn hot(entities: Vec<EntityName>, days: u32) -> Command {
     follower(OverrideChange::SetCaching {
         entities,

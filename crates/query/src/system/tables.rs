@@ -13,7 +13,7 @@ use super::columns::{
 };
 use super::provider::{Pieces, SystemTable};
 use crate::log::{QueryLog, QueryRow};
-use crate::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
+use crate::{ClusterView, DatabaseRow, FollowerRow, LeaseRow, QueryStatistics};
 
 type Databases = Arc<BTreeMap<String, DatabaseState>>;
 
@@ -88,11 +88,27 @@ pub(super) fn queries(log: Arc<QueryLog>, cluster: Arc<dyn ClusterView>) -> Arc<
         time("started_on", |row: &R| row.started_on),
         optional_millis("duration_ms", |row: &R| Some(row.duration)),
         count("row_count", |row: &R| row.statistics.rows),
-        count("bytes_scanned", |row: &R| row.statistics.bytes_scanned),
-        count("hot_hit_bytes", |row: &R| row.statistics.hot_hit_bytes),
-        count("hot_miss_bytes", |row: &R| row.statistics.hot_miss_bytes),
-        count("requests", |row: &R| row.statistics.requests),
-        count("extents_scanned", |row: &R| row.statistics.extents_scanned),
+        count("bytes_scanned", |row: &R| {
+            row.statistics.reads.bytes_scanned()
+        }),
+        count("hot_hit_bytes", |row: &R| {
+            row.statistics.reads.hot_hit_bytes
+        }),
+        count("hot_miss_bytes", |row: &R| {
+            row.statistics.reads.hot_miss_bytes
+        }),
+        count("cold_hit_bytes", |row: &R| {
+            row.statistics.reads.cold_hit_bytes
+        }),
+        count("cold_miss_bytes", |row: &R| {
+            row.statistics.reads.cold_miss_bytes
+        }),
+        count("requests", |row: &R| row.statistics.reads.requests),
+        count("extents_scanned", |row: &R| {
+            row.statistics.reads.extents_scanned
+        }),
+        // A JSON object: the same counts and more, of each table.
+        text("tables", |row: &R| tables_json(&row.statistics)),
         optional_text("error", |row: &R| row.error.clone()),
     ];
     SystemTable::provider("queries", columns, move || {
@@ -102,6 +118,10 @@ pub(super) fn queries(log: Arc<QueryLog>, cluster: Arc<dyn ClusterView>) -> Arc<
                 .collect(),
         )
     })
+}
+
+fn tables_json(statistics: &QueryStatistics) -> String {
+    serde_json::to_string(&statistics.tables).unwrap_or_default()
 }
 
 /// A table of a database, for `slipstream.tables`.

@@ -6,24 +6,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::metadata::{
+    CachedParquetMetaData, DFParquetMetadata,
+};
 use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
 use datafusion::error::Result;
-use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::cache::Cache;
+use datafusion::execution::cache::cache_manager::{CachedFileMetadataEntry, FileMetadataCache};
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
 use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
-use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use datafusion::parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::ScanContext;
 use super::fault::{ExtentFault, ReadFailure, wrong_size};
-use crate::counters::QueryCounters;
-use crate::{ExtentAccess, Residency};
+use crate::ExtentAccess;
+use crate::counters::{QueryCounters, TableCounters, extent_key};
 
 /// An extent that a query reads, as far as errors have to name it.
 #[derive(Debug, Clone)]
@@ -49,18 +54,36 @@ impl fmt::Display for OpenedExtent {
 /// Makes the readers of one scan.
 #[derive(Debug)]
 pub(crate) struct ExtentReaderFactory {
-    access: ExtentAccess,
+    access: Arc<dyn ExtentAccess>,
     footers: Arc<FileMetadataCache>,
     counters: Arc<QueryCounters>,
+    table: Arc<TableCounters>,
 }
 
 impl ExtentReaderFactory {
-    pub(crate) fn new(context: &ScanContext, counters: Arc<QueryCounters>) -> Self {
+    pub(crate) fn new(
+        context: &ScanContext,
+        counters: Arc<QueryCounters>,
+        table: Arc<TableCounters>,
+    ) -> Self {
         Self {
-            access: context.access.clone(),
+            access: Arc::clone(&context.access),
             footers: Arc::clone(&context.footers),
             counters,
+            table,
         }
+    }
+}
+
+/// The extent that is a file of a scan.
+pub(super) fn opened_extent(file: &PartitionedFile) -> OpenedExtent {
+    let meta = &file.object_meta;
+    let table = file.table_reference.as_ref();
+    OpenedExtent {
+        table: table.map(ToString::to_string).unwrap_or_default().into(),
+        location: meta.location.clone(),
+        size_bytes: meta.size,
+        sha256: meta.e_tag.clone().unwrap_or_default(),
     }
 }
 
@@ -72,22 +95,13 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let extent = opened_extent(&file);
         let meta = file.object_meta;
-        let table = file
-            .table_reference
-            .map(|table| table.to_string())
-            .unwrap_or_default();
-        let extent = OpenedExtent {
-            table: table.into(),
-            location: meta.location.clone(),
-            size_bytes: meta.size,
-            sha256: meta.e_tag.clone().unwrap_or_default(),
-        };
         Ok(Box::new(ExtentReader {
-            store: Arc::clone(&self.access.store),
-            residency: Arc::clone(&self.access.residency),
+            access: Arc::clone(&self.access),
             footers: Arc::clone(&self.footers),
             counters: Arc::clone(&self.counters),
+            table: Arc::clone(&self.table),
             metrics: ParquetFileMetrics::new(partition, meta.location.as_ref(), metrics),
             metadata_size_hint,
             meta,
@@ -98,10 +112,10 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
 }
 
 struct ExtentReader {
-    store: Arc<dyn ObjectStore>,
-    residency: Arc<dyn Fn(&Path) -> Residency + Send + Sync>,
+    access: Arc<dyn ExtentAccess>,
     footers: Arc<FileMetadataCache>,
     counters: Arc<QueryCounters>,
+    table: Arc<TableCounters>,
     metrics: ParquetFileMetrics,
     metadata_size_hint: Option<usize>,
     meta: ObjectMeta,
@@ -110,20 +124,34 @@ struct ExtentReader {
 }
 
 impl ExtentReader {
-    /// Counts a request, and with the first one the extent.
-    fn count(&mut self, bytes: u64) {
+    /// Counts the extent, once.
+    fn count_extent(&mut self) {
         if !std::mem::replace(&mut self.is_counted, true) {
-            self.counters.add_extent(self.extent.clone());
+            self.counters.add_extent(&self.table, &self.extent);
         }
-        let residency = (self.residency)(&self.meta.location);
-        self.counters.add_request(bytes, residency);
-        self.metrics
-            .bytes_scanned
-            .add(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Reads ranges, and counts what that cost.
+    async fn read(&mut self, ranges: &[Range<u64>]) -> ParquetResult<Vec<Bytes>> {
+        self.count_extent();
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let bytes_scanned = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.metrics.bytes_scanned.add(bytes_scanned);
+        let location = &self.meta.location;
+        let residency = self.access.residency(location);
+        match self.access.read(location, ranges, self.meta.size).await {
+            Ok((pieces, origin)) => {
+                self.table.add_read(extent_key(location), origin, residency);
+                self.check_lengths(ranges, &pieces)?;
+                Ok(pieces)
+            }
+            Err(error) => Err(self.fault((&error).into()).await),
+        }
     }
 
     async fn fault(&self, failure: ReadFailure) -> ParquetError {
-        let fault = ExtentFault::of_read(self.store.as_ref(), &self.extent, failure).await;
+        let store = self.access.store().as_ref();
+        let fault = ExtentFault::of_read(store, &self.extent, failure).await;
         ParquetError::External(Box::new(fault))
     }
 
@@ -149,16 +177,12 @@ impl ExtentReader {
     }
 
     async fn metadata(&mut self) -> ParquetResult<Arc<ParquetMetaData>> {
-        if self.has_footer() {
-            if !std::mem::replace(&mut self.is_counted, true) {
-                self.counters.add_extent(self.extent.clone());
-            }
-        } else {
-            self.count(self.metadata_size_hint.unwrap_or(0) as u64);
+        if !self.has_footer() {
+            self.fetch_footer().await?;
         }
-        // The page index stands right before the footer and comes with the same request, so it is
-        // always asked for, whatever the scan says.
-        let fetched = DFParquetMetadata::new(&self.store, &self.meta)
+        self.count_extent();
+        // From memory, unless the footer is not as long as the catalog says.
+        let fetched = DFParquetMetadata::new(self.access.store(), &self.meta)
             .with_file_metadata_cache(Some(Arc::clone(&self.footers)))
             .with_metadata_size_hint(self.metadata_size_hint)
             .with_page_index_policy(Some(PageIndexPolicy::Optional))
@@ -169,23 +193,39 @@ impl ExtentReader {
             Err(error) => Err(self.fault((&error).into()).await),
         }
     }
+
+    /// Reads the footer into memory, by the length that the catalog says it has. The page index
+    /// stands right before it and comes with the same read, whatever the scan says.
+    async fn fetch_footer(&mut self) -> ParquetResult<()> {
+        let size = self.meta.size;
+        let length = self.metadata_size_hint.unwrap_or(0) as u64;
+        if length == 0 || length > size {
+            return Ok(());
+        }
+        let footer = size - length..size;
+        let pieces = self.read(std::slice::from_ref(&footer)).await?;
+        let Some(footer) = pieces.into_iter().next() else {
+            return Ok(());
+        };
+        let mut reader =
+            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+        // What cannot be read so is read as DataFusion does it, and has its error from there.
+        if reader.try_parse_sized(&footer, size).is_ok()
+            && let Ok(metadata) = reader.finish()
+        {
+            let metadata = Arc::new(CachedParquetMetaData::new(Arc::new(metadata)));
+            let entry = CachedFileMetadataEntry::new(self.meta.clone(), metadata);
+            Cache::put(self.footers.as_ref(), &self.meta.location, entry);
+        }
+        Ok(())
+    }
 }
 
 impl AsyncFileReader for ExtentReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
         async move {
-            self.count(range.end - range.start);
-            match self
-                .store
-                .get_range(&self.meta.location, range.clone())
-                .await
-            {
-                Ok(bytes) => {
-                    self.check_lengths(&[range], std::slice::from_ref(&bytes))?;
-                    Ok(bytes)
-                }
-                Err(error) => Err(self.fault((&error).into()).await),
-            }
+            let pieces = self.read(&[range]).await?;
+            Ok(pieces.into_iter().next().unwrap_or_default())
         }
         .boxed()
     }
@@ -194,17 +234,7 @@ impl AsyncFileReader for ExtentReader {
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        async move {
-            self.count(ranges.iter().map(|range| range.end - range.start).sum());
-            match self.store.get_ranges(&self.meta.location, &ranges).await {
-                Ok(bytes) => {
-                    self.check_lengths(&ranges, &bytes)?;
-                    Ok(bytes)
-                }
-                Err(error) => Err(self.fault((&error).into()).await),
-            }
-        }
-        .boxed()
+        async move { self.read(&ranges).await }.boxed()
     }
 
     fn get_metadata<'a>(

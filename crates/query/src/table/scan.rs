@@ -13,8 +13,10 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, TableReference, project_schema};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
@@ -33,12 +35,17 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
 };
+use vortex_datafusion::VortexSource;
+use vortex_datafusion::convert::DefaultExpressionConverter;
 
 use super::SnapshotTable;
+use super::local_filter::SameMeaning;
 use super::prune::{Selected, select};
 use super::reader::ExtentReaderFactory;
+use super::source::{ExtentSource, LocalForms};
 use super::{files, order, statistics};
 use crate::counters::QueryCounters;
+use crate::{DataScope, Residency};
 
 /// What a query asks of a table.
 #[derive(Debug, Clone)]
@@ -97,7 +104,7 @@ impl DeferredScan {
 
     fn projected_statistics(&self) -> Statistics {
         // Rows that a filter drops are counted in the catalog, and the filter above says so too.
-        if self.request.is_filtered {
+        if self.request.is_filtered || self.table.scope != DataScope::All {
             return Statistics::new_unknown(&self.schema);
         }
         let mut statistics = statistics::of_table(&self.table.table, &self.wanted());
@@ -114,10 +121,28 @@ impl DeferredScan {
     /// The extents that have to be read: those that may hold rows, up to the limit.
     fn selection(&self) -> Vec<Selected> {
         let mut selection = select(&self.table.table, self.request.predicate.as_ref());
+        if self.table.scope == DataScope::HotCache {
+            self.keep_hot(&mut selection);
+        }
         if let Some(limit) = self.request.limit.filter(|_| !self.request.is_filtered) {
             keep_first_rows(&mut selection, limit as u64);
         }
         selection
+    }
+
+    /// Drops the extents that are not hot by now.
+    fn keep_hot(&self, selection: &mut Vec<Selected>) {
+        let SnapshotTable {
+            database, context, ..
+        } = &self.table;
+        for selected in selection.iter_mut() {
+            let block = selected.block.clone();
+            selected.slots.retain(|slot| {
+                let path = context.access.path(*database, block.extent(*slot).id);
+                context.access.residency(&path) != Residency::Cold
+            });
+        }
+        selection.retain(|selected| !selected.slots.is_empty());
     }
 
     /// Chooses the extents and makes a Parquet scan of them.
@@ -131,10 +156,11 @@ impl DeferredScan {
             database,
             table,
             context,
+            ..
         } = &self.table;
         let wanted = self.wanted();
         let name = TableReference::partial(Arc::clone(database_name), table.name.as_str());
-        let path = |extent: &slipstream_model::Extent| (context.access.path)(*database, extent.id);
+        let path = |extent: &slipstream_model::Extent| context.access.path(*database, extent.id);
         let mut files = files::files(&table.schema, &selection, &wanted, &name, path);
         let ordering = order_matters
             .then(|| order::find(&table.schema, &selection, &wanted))
@@ -147,10 +173,8 @@ impl DeferredScan {
                 .collect();
         }
 
-        let readers = ExtentReaderFactory::new(context, Arc::clone(&self.request.counters));
-        let source = ParquetSource::new(table.schema.arrow())
-            .with_parquet_file_reader_factory(Arc::new(readers));
-        let config = FileScanConfigBuilder::new(context.store_url.clone(), Arc::new(source))
+        let source = self.source(&name, &files);
+        let config = FileScanConfigBuilder::new(context.store_url.clone(), source)
             .with_file_groups(files::groups(files, partitions))
             .with_statistics(self.resolved_statistics(&selection, &wanted))
             .with_output_ordering(ordering.map_or_else(Vec::new, |found| self.orderings(&found)))
@@ -160,10 +184,38 @@ impl DeferredScan {
         Ok(DataSourceExec::from_data_source(config))
     }
 
+    /// What reads the chosen extents.
+    fn source(&self, name: &TableReference, files: &[PartitionedFile]) -> Arc<dyn FileSource> {
+        let SnapshotTable { table, context, .. } = &self.table;
+        let counters = Arc::clone(&self.request.counters);
+        let of_table = counters.of_table(&name.to_string());
+        of_table.add_extents(table.extents.len());
+        let readers =
+            ExtentReaderFactory::new(context, Arc::clone(&counters), Arc::clone(&of_table));
+        let parquet = ParquetSource::new(table.schema.arrow())
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        if !context.access.has_local_forms() {
+            return Arc::new(parquet);
+        }
+        // Vortex filters better than DataFusion does after it; Parquet does not. So the scan takes
+        // filters over where all of it is local, and what is evicted meanwhile pays for it.
+        let is_local = |file: &PartitionedFile| context.access.is_local(&file.object_meta.location);
+        let parquet = parquet.with_pushdown_filters(files.iter().all(is_local));
+        let schema = TableSchema::from(table.schema.arrow());
+        let vortex = VortexSource::new(schema, context.vortex.clone())
+            .with_expression_converter(Arc::new(SameMeaning(DefaultExpressionConverter::new(
+                context.vortex.clone(),
+            ))))
+            .with_file_metadata_cache(Arc::clone(&context.footers));
+        let forms = LocalForms::new(Arc::clone(&context.access), counters, of_table);
+        Arc::new(ExtentSource::new(Arc::new(parquet), vortex, forms))
+    }
+
     /// Statistics of the chosen extents, for all columns of the table.
     fn resolved_statistics(&self, selection: &[Selected], wanted: &[bool]) -> Statistics {
         let table = &self.table.table;
-        if !self.request.is_filtered && self.request.limit.is_none() {
+        let is_whole = self.table.scope == DataScope::All;
+        if is_whole && !self.request.is_filtered && self.request.limit.is_none() {
             return statistics::of_table(table, wanted);
         }
         let blocks = selection.iter().map(|selected| &selected.block);

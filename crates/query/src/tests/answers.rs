@@ -112,10 +112,10 @@ async fn an_attached_table_query_makes_no_list_and_no_head() {
     assert_eq!(rows, 11);
     assert_eq!((after.list, after.head), (before.list, before.head));
     let statistics = stream.statistics();
-    assert_eq!((statistics.rows, statistics.extents_scanned), (11, 3));
-    assert_eq!(statistics.requests, after.get - before.get);
+    assert_eq!((statistics.rows, statistics.reads.extents_scanned), (11, 3));
+    assert_eq!(statistics.reads.requests, after.get - before.get);
     // Footer and rows: two requests an extent.
-    assert_eq!(statistics.requests, 6);
+    assert_eq!(statistics.reads.requests, 6);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_limit_reads_the_extents_it_needs() {
     while let Some(batch) = futures::StreamExt::next(&mut stream).await {
         rows += batch.expect("reads").num_rows();
     }
-    assert_eq!((rows, stream.statistics().extents_scanned), (3, 1));
+    assert_eq!((rows, stream.statistics().reads.extents_scanned), (3, 1));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use slipstream_model::{Clock, Entropy, Extent};
 use slipstream_storage::BucketPath;
 
 use super::fixture::World;
-use crate::{ExtentAccess, QueryErrorKind, QueryOptions, QueryRuntime};
+use crate::{QueryErrorKind, QueryOptions, QueryRuntime, StoredExtents};
 
 /// A world whose extents are read from a store of its own, where they can be damaged.
 async fn damaged(damage: impl FnOnce(Bytes) -> Option<Bytes>) -> (World, Extent) {
@@ -45,15 +45,14 @@ async fn damaged(damage: impl FnOnce(Bytes) -> Option<Bytes>) -> (World, Extent)
         }
         None => store.delete(&path).await.expect("deleted"),
     }
-    let access = ExtentAccess {
-        residency: Arc::new(|_| crate::Residency::Cold),
+    let access = StoredExtents {
         store: store as Arc<dyn ObjectStore>,
-        path: Arc::new(|_, extent| Path::from(extent.to_string())),
+        paths: Arc::new(|_, extent| Path::from(extent.to_string())),
     };
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     world.runtime = QueryRuntime::new(
         QueryOptions::default(),
-        access,
+        Arc::new(access),
         clock,
         Entropy::from_seed(9),
     )
@@ -124,7 +123,7 @@ async fn an_extent_that_grew_short_while_the_footer_is_cached_is_named() {
             .await,
         ["2000"]
     );
-    let store = Arc::clone(&world.runtime.scans.access.store);
+    let store = Arc::clone(world.runtime.scans.access.store());
     let path = Path::from(extent.id.to_string());
     store
         .put(&path, Bytes::from_static(b"PAR1").into())

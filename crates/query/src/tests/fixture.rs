@@ -17,9 +17,9 @@ use slipstream_model::{
 use slipstream_storage::{BucketPath, BucketWriter, ExtentEncoder, RequestCounts};
 
 use crate::{
-    ClusterView, DatabaseRow, ExtentAccess, FollowerRow, LeaseRow, Parameters, QueryError,
-    QueryInfo, QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases,
-    SessionIdentity, Statement,
+    ClusterView, DataScope, DatabaseRow, FollowerRow, LeaseRow, Parameters, QueryError, QueryInfo,
+    QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases, SessionIdentity,
+    Statement, StoredExtents,
 };
 
 /// The name of the database that sessions look names up in.
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) bucket: BucketWriter,
     pub(super) runtime: Arc<QueryRuntime>,
     pub(super) state: DatabaseState,
+    /// The scope of its sessions.
+    pub(super) scope: DataScope,
     entropy: Entropy,
 }
 
@@ -50,21 +52,26 @@ impl World {
         let entropy = Entropy::from_seed(7);
         let bucket = BucketWriter::memory(Arc::clone(&clock) as _, entropy.clone()).await;
         let connection = (**bucket.reader()).clone();
-        let access = ExtentAccess {
-            residency: Arc::new(|_| crate::Residency::Cold),
+        let access = StoredExtents {
             store: bucket.object_store(),
-            path: Arc::new(move |database, extent| {
+            paths: Arc::new(move |database, extent| {
                 connection.object_path(&BucketPath::extent(database, extent))
             }),
         };
-        let runtime = QueryRuntime::new(options, access, Arc::clone(&clock) as _, entropy.clone())
-            .expect("set up");
+        let runtime = QueryRuntime::new(
+            options,
+            Arc::new(access),
+            Arc::clone(&clock) as _,
+            entropy.clone(),
+        )
+        .expect("set up");
         let state = DatabaseState::empty(bucket.id(), DatabaseId::new(entropy.uuid()));
         Self {
             clock,
             bucket,
             runtime,
             state,
+            scope: DataScope::All,
             entropy,
         }
     }
@@ -155,6 +162,7 @@ impl World {
         let databases = SessionDatabases {
             metadata_only: Default::default(),
             leader: None,
+            scope: self.scope,
             default: default.map(str::to_owned),
             databases,
             identity,

@@ -15,7 +15,7 @@ async fn cost(world: &World, sql: &str) -> (usize, u64) {
     while let Some(batch) = stream.next().await {
         rows += batch.expect("reads").num_rows();
     }
-    (rows, stream.statistics().extents_scanned)
+    (rows, stream.statistics().reads.extents_scanned)
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_value_sent_as_parameter_prunes_too() {
         .await
         .expect("plans");
     let counters = stream.statistics();
-    assert_eq!(counters.extents_scanned, 0);
+    assert_eq!(counters.reads.extents_scanned, 0);
     assert_eq!(
         super::fixture::lines(&stream.collect_batches().await.expect("reads")).len(),
         2

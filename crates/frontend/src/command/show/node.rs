@@ -8,11 +8,12 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use serde_json::json;
 use slipstream_kusto::format_timespan;
 use slipstream_model::Timestamp;
+use slipstream_query::Replay;
 
 use crate::command::Context;
 use crate::command::log::CommandRow;
 use crate::command::rows::{Cell, Kind, Rows};
-use crate::{ClusterPermission, NodeRole, ServiceError, SqlRequest};
+use crate::{CachingPreview, ClusterPermission, HotSet, NodeRole, ServiceError, SqlRequest};
 
 use Kind::{Bool, Dynamic, Guid, Long, Real, Text, Time, Timespan};
 
@@ -93,32 +94,129 @@ pub(super) fn diagnostics(context: &Context<'_>) -> Result<Rows, ServiceError> {
     ]]))
 }
 
-/// *.show cache*: this node's hot cache; no row when it has none. Kusto documents no columns.
+/// *.show cache*: a row for the node, then one for each table that has hot extents; no row when the
+/// node has no cache. Kusto documents no columns.
 pub(super) fn cache(context: &Context<'_>) -> Result<Rows, ServiceError> {
     context.access.caller().check(ClusterPermission::Monitor)?;
-    let columns = &[
+    let mut columns = HOT_SET.to_vec();
+    columns.extend([
         ("DiskBytes", Long),
-        ("HotExtents", Long),
-        ("HotBytes", Long),
-        ("ResidentExtents", Long),
-        ("ResidentBytes", Long),
         ("ShortfallBytes", Long),
         ("CacheUtilizationFactor", Real),
-    ];
-    let rows = context.engine.cache().map(|cache| {
-        // Azure's: 100 is ideal, less is spare, more is hot data that does not fit.
-        let factor = cache.hot_bytes as f64 * 100.0 / cache.disk_bytes.max(1) as f64;
-        vec![
-            cache.disk_bytes.into(),
-            cache.hot_extents.into(),
-            cache.hot_bytes.into(),
-            cache.resident_extents.into(),
-            cache.resident_bytes.into(),
-            cache.shortfall_bytes.into(),
-            factor.into(),
-        ]
+        ("WaitingExtents", Long),
+        ("WaitingBytes", Long),
+        ("InFlightBytes", Long),
+        ("FetchedBytes", Long),
+        ("Failures", Long),
+        ("MemoryBytes", Long),
+        ("MemoryBytesMax", Long),
+        ("ColdDiskBytes", Long),
+    ]);
+    let Some(cache) = context.engine.cache() else {
+        return Ok(Rows::new(&columns));
+    };
+    // Azure's: 100 is ideal, less is spare, more is hot data that does not fit.
+    let factor = cache.hot.bytes as f64 * 100.0 / cache.disk_bytes.max(1) as f64;
+    let mut node = hot_set("", "", &cache.hot);
+    node.extend([
+        cache.disk_bytes.into(),
+        cache.shortfall_bytes.into(),
+        factor.into(),
+        cache.waiting_extents.into(),
+        cache.waiting_bytes.into(),
+        cache.in_flight_bytes.into(),
+        cache.fetched_bytes.into(),
+        cache.failures.into(),
+        cache.memory_bytes.into(),
+        cache.memory_bytes_max.into(),
+        cache.cold_disk_bytes.into(),
+    ]);
+    let tables = cache.tables.iter().map(|((database, table), set)| {
+        let mut row = hot_set(database, table, set);
+        row.resize(columns.len(), Cell::Null);
+        row
     });
-    Ok(Rows::new(columns).with(rows))
+    Ok(Rows::new(&columns).with(std::iter::once(node).chain(tables)))
+}
+
+/// What `.warm` answers: what is hot of a database, or of one of its tables, and how much is here.
+pub(in crate::command) fn cache_of(
+    context: &Context<'_>,
+    database: &str,
+    table: Option<&str>,
+) -> Result<Rows, ServiceError> {
+    let cache = context.engine.cache().unwrap_or_default();
+    let rows = cache.tables.iter().filter_map(|(name, set)| {
+        let is_it = name.0 == database && table.is_none_or(|table| name.1 == table);
+        is_it.then(|| hot_set(&name.0, &name.1, set))
+    });
+    Ok(Rows::new(HOT_SET).with(rows))
+}
+
+/// What `.alter follower ... policy caching ... with (whatif=true)` answers.
+pub(in crate::command) fn caching_preview(preview: &CachingPreview) -> Rows {
+    let percent = |replay: &Replay| replay.hit_percent().map_or(Cell::Null, Cell::from);
+    Rows::new(&[
+        ("ExtentsToFetch", Long),
+        ("BytesToFetch", Long),
+        ("ExtentsToEvict", Long),
+        ("BytesToEvict", Long),
+        ("HotBytesBefore", Long),
+        ("HotBytesAfter", Long),
+        ("BudgetBytes", Long),
+        ("Fits", Bool),
+        ("ShortfallBytes", Long),
+        ("ReplayedQueries", Long),
+        ("HitPercentBefore", Real),
+        ("HitPercentAfter", Real),
+    ])
+    .with([vec![
+        preview.fetch_extents.into(),
+        preview.fetch_bytes.into(),
+        preview.evict_extents.into(),
+        preview.evict_bytes.into(),
+        preview.hot_bytes_before.into(),
+        preview.hot_bytes_after.into(),
+        preview.budget_bytes.into(),
+        (preview.shortfall_bytes == 0).into(),
+        preview.shortfall_bytes.into(),
+        preview.after.queries.into(),
+        percent(&preview.before),
+        percent(&preview.after),
+    ]])
+}
+
+/// The columns of [`hot_set`].
+const HOT_SET: &[(&str, Kind)] = &[
+    ("DatabaseName", Text),
+    ("TableName", Text),
+    ("HotExtents", Long),
+    ("HotBytes", Long),
+    ("ResidentExtents", Long),
+    ("ResidentBytes", Long),
+    ("EncodedExtents", Long),
+    ("HitPercent", Real),
+    ("HotHitBytes", Long),
+    ("HotMissBytes", Long),
+    ("ColdHitBytes", Long),
+    ("ColdMissBytes", Long),
+];
+
+fn hot_set(database: &str, table: &str, set: &HotSet) -> Vec<Cell> {
+    vec![
+        database.into(),
+        table.into(),
+        set.extents.into(),
+        set.bytes.into(),
+        set.resident_extents.into(),
+        set.resident_bytes.into(),
+        set.encoded_extents.into(),
+        set.hit_percent().map_or(Cell::Null, Cell::from),
+        set.reads.hot_hit_bytes.into(),
+        set.reads.hot_miss_bytes.into(),
+        set.reads.cold_hit_bytes.into(),
+        set.reads.cold_miss_bytes.into(),
+    ]
 }
 
 /// *.show capacity*.
@@ -188,7 +286,7 @@ async fn query_rows(
         sql: format!(
             "-- .show queries\nSELECT query_id, text, database_name, state, principal, client, \
              error, started_on, duration_ms, row_count, bytes_scanned, requests, extents_scanned, \
-             hot_hit_bytes, hot_miss_bytes \
+             hot_hit_bytes, hot_miss_bytes, cold_hit_bytes, cold_miss_bytes \
              FROM slipstream.queries {filter} ORDER BY started_on"
         ),
         client: context.request.client.clone(),
@@ -231,7 +329,7 @@ fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Cell>>, ServiceError> {
             text(0).into(),
             text(4).into(),
             text(6).unwrap_or_default().into(),
-            cache_statistics(&[number(2), number(3), number(5), number(6)]).into(),
+            cache_statistics(&[2, 3, 5, 6, 7, 8].map(number)).into(),
             text(5).into(),
             json!({"ScannedExtentsCount": number(4)}).into(),
             text(4).into(),
@@ -241,15 +339,17 @@ fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Cell>>, ServiceError> {
     Ok((0..batch.num_rows()).map(row).collect())
 }
 
-/// Bytes that a query read: all, requests for them, hot ones from the disk, hot ones from the
-/// bucket. In the shape of Kusto's `resource_usage.cache.shards`.
-fn cache_statistics(&[all, requests, hot_hit, hot_miss]: &[i64; 4]) -> serde_json::Value {
+/// Bytes that a query read: all, requests for them, hot ones from the disk and from the bucket, cold
+/// ones likewise. In the shape of Kusto's `resource_usage.cache.shards`.
+fn cache_statistics(
+    &[all, requests, hot_hit, hot_miss, cold_hit, cold_miss]: &[i64; 6],
+) -> serde_json::Value {
     json!({
         "Requests": requests,
         "BytesScanned": all,
         "Shards": {
             "Hot": {"HitBytes": hot_hit, "MissBytes": hot_miss},
-            "Cold": {"HitBytes": 0, "MissBytes": all - hot_hit - hot_miss},
+            "Cold": {"HitBytes": cold_hit, "MissBytes": cold_miss},
         },
     })
 }

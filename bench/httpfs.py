@@ -1,0 +1,23 @@
+"""One cold TPC-H query by DuckDB's httpfs; prints its seconds. Run by cold.py in a fresh process."""
+
+import os
+import pathlib
+import sys
+import time
+
+import duckdb
+import duckdb_ext_httpfs
+
+port, name, *tables = sys.argv[1:]
+connection = duckdb.connect(config={"threads": os.cpu_count(), "allow_unsigned_extensions": "true"})
+extension = next(pathlib.Path(duckdb_ext_httpfs.__file__).parent.rglob("*.duckdb_extension"))
+connection.execute(f"LOAD '{extension}'")
+connection.execute("SET enable_http_metadata_cache = false")
+for table in tables:
+    table, paths = table.split("=")
+    urls = [f"http://127.0.0.1:{port}/bench/{path}" for path in paths.split(",")]
+    connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({urls})")
+sql = (pathlib.Path(__file__).parent.parent / "tests" / "tpch" / f"{name}.sql").read_text()
+began = time.perf_counter()
+connection.execute(sql).arrow()
+print(time.perf_counter() - began)

@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use slipstream_model::{DatabaseId, Digest, ManualClock};
+
+use super::*;
+
+fn extent(number: u8) -> HotExtent {
+    HotExtent {
+        database: DatabaseId::default(),
+        extent: ExtentId::from_slice(&[number; 16]).expect("16 bytes"),
+        size_bytes: 1_000,
+        sha256: Digest::of(&[number; 1_000]),
+        max_created_on: Timestamp::from_micros(i64::from(number)),
+    }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(ManualClock::new(Timestamp::default()))
+}
+
+fn warmer(budget_bytes: u64, damaged: u8) -> (Warmer, Arc<AtomicU64>, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let tier = HotTier::open(directory.path().to_owned(), "test").expect("usable");
+    let fetches = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&fetches);
+    let fetch: Fetch = Arc::new(move |extent: HotExtent| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let number = extent.extent.as_bytes()[0];
+        let byte = if number == damaged { 0xFF } else { number };
+        Box::pin(async move { Ok(Bytes::from(vec![byte; 1_000])) })
+    });
+    let options = WarmerOptions {
+        budget_bytes,
+        bytes_per_second: None,
+        encode: true,
+    };
+    let warmer = Warmer::new(Arc::new(tier), options, fetch, clock(), Arc::default());
+    (warmer, fetches, directory)
+}
+
+fn here(warmer: &Warmer) -> Vec<u8> {
+    let resident: BTreeMap<_, _> = warmer.tier().resident();
+    resident.keys().map(|id| id.as_bytes()[0]).collect()
+}
+
+#[tokio::test]
+async fn the_tier_follows_what_is_hot() {
+    let (warmer, fetches, _directory) = warmer(2_500, 0);
+    let hot = vec![extent(1), extent(2), extent(3)];
+    assert_eq!(warmer.bring(hot, || false).await, []);
+    assert_eq!(here(&warmer), [2, 3]);
+    assert_eq!(warmer.last_plan().shortfall_bytes, 1_000);
+    warmer.bring(vec![extent(3), extent(4)], || false).await;
+    assert_eq!(here(&warmer), [3, 4]);
+    let fetched = fetches.load(Ordering::SeqCst);
+    assert_eq!(fetched, 3, "what is here is not fetched again");
+    assert_eq!(warmer.progress().fetched_bytes, 3_000);
+    warmer.bring(Vec::new(), || false).await;
+    assert_eq!(here(&warmer), Vec::<u8>::new());
+}
+
+#[tokio::test]
+async fn one_damaged_extent_keeps_no_other_out() {
+    let (warmer, _, _directory) = warmer(10_000, 2);
+    let hot = vec![extent(1), extent(2), extent(3)];
+    assert_eq!(warmer.bring(hot, || false).await, [extent(2).extent]);
+    assert_eq!(here(&warmer), [1, 3]);
+    assert_eq!(warmer.progress().failures, 1);
+}
+
+#[tokio::test]
+async fn a_plan_that_is_outdated_fetches_nothing_more() {
+    let (warmer, fetches, _directory) = warmer(10_000, 0);
+    warmer.bring(vec![extent(1), extent(2)], || true).await;
+    assert_eq!(fetches.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_parquet_stays_as_it_came_and_is_not_tried_again() {
+    let (warmer, _, _directory) = warmer(10_000, 0);
+    for _ in 0..2 {
+        warmer.bring(vec![extent(1)], || false).await;
+        warmer.encode(vec![extent(1)], || false).await;
+        assert_eq!(warmer.tier().form(extent(1).extent), Some(Form::Parquet));
+        assert_eq!(warmer.stays.lock().len(), 1);
+    }
+    warmer.encode(Vec::new(), || false).await;
+    assert_eq!(warmer.stays.lock().len(), 0, "what is gone is forgotten");
+}

@@ -1,0 +1,388 @@
+//! A scan whose extents are Parquet in the bucket or Vortex on the local disk.
+//!
+//! DataFusion reads either with a source of its own. Here they stand behind one: whatever is pushed
+//! down goes to both, and each extent is read by the one that has it. Which of the two that is, is
+//! decided when the extent is first opened, once for the whole scan: several tasks may read parts
+//! of one extent, and their parts fit together only if they mean the same form.
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::listing::{FileRange, PartitionedFile};
+use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion_datasource::morsel::{MorselPlanner, Morselizer};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use vortex::array::buffer::BufferHandle;
+use vortex::buffer::Alignment;
+use vortex::error::VortexResult;
+use vortex::io::{CoalesceConfig, VortexReadAt};
+use vortex::session::VortexSession;
+use vortex_datafusion::VortexSource;
+use vortex_datafusion::reader::VortexReaderFactory;
+
+use super::reader::opened_extent;
+use crate::counters::{ExtentKey, QueryCounters, TableCounters, extent_key};
+use crate::{ExtentAccess, LocalExtent, ReadOrigin, Residency};
+
+/// The extents of one scan that were opened, with the form that each is read in; `None`: Parquet.
+#[derive(Debug)]
+pub(super) struct LocalForms {
+    access: Arc<dyn ExtentAccess>,
+    counters: Arc<QueryCounters>,
+    table: Arc<TableCounters>,
+    chosen: Mutex<HashMap<Path, Option<LocalExtent>>>,
+    /// The chosen ones, by the path that Vortex's source knows them by.
+    readers: Mutex<HashMap<Path, ChosenForm>>,
+}
+
+/// A local form, and the extent whose form it is.
+#[derive(Debug, Clone)]
+struct ChosenForm {
+    local: LocalExtent,
+    extent: ExtentKey,
+}
+
+impl LocalForms {
+    pub(super) fn new(
+        access: Arc<dyn ExtentAccess>,
+        counters: Arc<QueryCounters>,
+        table: Arc<TableCounters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            access,
+            counters,
+            table,
+            chosen: Mutex::default(),
+            readers: Mutex::default(),
+        })
+    }
+
+    /// The file as Vortex's source is to read it, when it is on the disk in that form.
+    fn choose(&self, file: &PartitionedFile) -> Option<PartitionedFile> {
+        let path = &file.object_meta.location;
+        let local = {
+            let mut chosen = self.chosen.lock();
+            let open = || self.access.open_local(path);
+            chosen.entry(path.clone()).or_insert_with(open).clone()
+        }?;
+        self.counters.add_extent(&self.table, &opened_extent(file));
+        // Footers are cached by path: a form that is made anew gets another one.
+        let local_path = Path::from(format!("{path}.{:016x}.vortex", local.content));
+        let mut readers = self.readers.lock();
+        readers
+            .entry(local_path.clone())
+            .or_insert_with(|| ChosenForm {
+                local: local.clone(),
+                extent: extent_key(path),
+            });
+        drop(readers);
+        let mut local_file = file.clone();
+        let size_bytes = file.object_meta.size;
+        local_file.range = file
+            .range
+            .as_ref()
+            .map(|range| scaled(range, size_bytes, local.size_bytes));
+        local_file.object_meta.location = local_path;
+        local_file.object_meta.size = local.size_bytes;
+        Some(local_file)
+    }
+}
+
+/// A part of a file of `from` bytes as the same part of one of `to` bytes. Parts that follow each
+/// other still do, and the last one ends at the end.
+fn scaled(range: &FileRange, from: u64, to: u64) -> FileRange {
+    let scale = |at: i64| {
+        let at = u128::try_from(at).unwrap_or(0).min(u128::from(from));
+        let scaled = at * u128::from(to) / u128::from(from.max(1));
+        i64::try_from(scaled).unwrap_or(i64::MAX)
+    };
+    FileRange {
+        start: scale(range.start),
+        end: scale(range.end),
+    }
+}
+
+impl VortexReaderFactory for LocalForms {
+    fn create_reader(
+        &self,
+        file: &PartitionedFile,
+        _: &VortexSession,
+    ) -> Result<Arc<dyn VortexReadAt>> {
+        let path = &file.object_meta.location;
+        let chosen = self.readers.lock().get(path).cloned();
+        let chosen = chosen.ok_or_else(|| {
+            DataFusionError::Internal(format!("{path} was not chosen to be read locally"))
+        })?;
+        Ok(Arc::new(CountingReader {
+            inner: chosen.local.reader,
+            extent: chosen.extent,
+            table: Arc::clone(&self.table),
+        }))
+    }
+}
+
+/// Counts what is read of local forms.
+struct CountingReader {
+    inner: Arc<dyn VortexReadAt>,
+    extent: ExtentKey,
+    table: Arc<TableCounters>,
+}
+
+impl VortexReadAt for CountingReader {
+    fn uri(&self) -> Option<&Arc<str>> {
+        self.inner.uri()
+    }
+
+    fn coalesce_config(&self) -> Option<CoalesceConfig> {
+        self.inner.coalesce_config()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.inner.concurrency()
+    }
+
+    fn size(&self) -> BoxFuture<'static, VortexResult<u64>> {
+        self.inner.size()
+    }
+
+    fn read_at(
+        &self,
+        offset: u64,
+        length: usize,
+        alignment: Alignment,
+    ) -> BoxFuture<'static, VortexResult<BufferHandle>> {
+        let origin = ReadOrigin {
+            cached_bytes: length as u64,
+            ..ReadOrigin::default()
+        };
+        self.table.add_read(self.extent, origin, Residency::HotHit);
+        self.inner.read_at(offset, length, alignment).boxed()
+    }
+}
+
+/// Both sources, told the same.
+#[derive(Clone)]
+pub(super) struct ExtentSource {
+    parquet: Arc<dyn FileSource>,
+    vortex: Arc<dyn FileSource>,
+    forms: Arc<LocalForms>,
+}
+
+impl Debug for ExtentSource {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtentSource").finish_non_exhaustive()
+    }
+}
+
+impl ExtentSource {
+    pub(super) fn new(
+        parquet: Arc<dyn FileSource>,
+        vortex: VortexSource,
+        forms: Arc<LocalForms>,
+    ) -> Self {
+        let factory = Arc::clone(&forms) as Arc<dyn VortexReaderFactory>;
+        Self {
+            parquet,
+            vortex: Arc::new(vortex.with_vortex_reader_factory(factory)),
+            forms,
+        }
+    }
+
+    fn with(&self, parquet: Arc<dyn FileSource>, vortex: Arc<dyn FileSource>) -> Arc<Self> {
+        Arc::new(Self {
+            parquet,
+            vortex,
+            forms: Arc::clone(&self.forms),
+        })
+    }
+}
+
+impl FileSource for ExtentSource {
+    fn create_file_opener(
+        &self,
+        _: Arc<dyn ObjectStore>,
+        _: &FileScanConfig,
+        _: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        let message = "extents are read as morsels, and have no opener";
+        Err(DataFusionError::Internal(message.to_owned()))
+    }
+
+    fn create_morselizer(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Box<dyn Morselizer>> {
+        let parquet = self
+            .parquet
+            .create_morselizer(Arc::clone(&store), config, partition)?;
+        let vortex = self.vortex.create_morselizer(store, config, partition)?;
+        Ok(Box::new(ExtentMorselizer {
+            parquet,
+            vortex,
+            forms: Arc::clone(&self.forms),
+        }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.parquet.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        let parquet = self.parquet.with_batch_size(batch_size);
+        self.with(parquet, self.vortex.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.parquet.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.parquet.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.parquet.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        "extents"
+    }
+
+    fn fmt_extra(&self, format: DisplayFormatType, f: &mut Formatter<'_>) -> fmt::Result {
+        self.parquet.fmt_extra(format, f)
+    }
+
+    /// A filter is the scan's business only when both sources take it over.
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let parquet = self.parquet.try_pushdown_filters(filters.clone(), config)?;
+        let vortex = self.vortex.try_pushdown_filters(filters, config)?;
+        let both = parquet.filters.iter().zip(&vortex.filters);
+        let taken = both.map(|pair| match pair {
+            (PushedDown::Yes, PushedDown::Yes) => PushedDown::Yes,
+            _ => PushedDown::No,
+        });
+        let updated = self.with(
+            parquet
+                .updated_node
+                .unwrap_or_else(|| Arc::clone(&self.parquet)),
+            vortex
+                .updated_node
+                .unwrap_or_else(|| Arc::clone(&self.vortex)),
+        );
+        Ok(
+            FilterPushdownPropagation::with_parent_pushdown_result(taken.collect())
+                .with_updated_node(updated as Arc<dyn FileSource>),
+        )
+    }
+
+    fn try_pushdown_projection(
+        &self,
+        projection: &ProjectionExprs,
+    ) -> Result<Option<Arc<dyn FileSource>>> {
+        let parquet = self.parquet.try_pushdown_projection(projection)?;
+        let vortex = self.vortex.try_pushdown_projection(projection)?;
+        Ok(parquet
+            .zip(vortex)
+            .map(|(parquet, vortex)| self.with(parquet, vortex) as _))
+    }
+
+    /// What Parquet's source answers, told to Vortex's only when the order is exact: reading parts
+    /// of a file in another order is something that Parquet's alone can do.
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+        properties: &EquivalenceProperties,
+    ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
+        let parquet = self.parquet.try_pushdown_sort(order, properties)?;
+        Ok(match parquet {
+            SortOrderPushdownResult::Exact { inner } => {
+                match self.vortex.try_pushdown_sort(order, properties)? {
+                    SortOrderPushdownResult::Exact { inner: vortex } => {
+                        SortOrderPushdownResult::Exact {
+                            inner: self.with(inner, vortex),
+                        }
+                    }
+                    _ => SortOrderPushdownResult::Unsupported,
+                }
+            }
+            SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact {
+                inner: self.with(inner, Arc::clone(&self.vortex)),
+            },
+            SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
+        })
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.parquet.reorder_files(files)
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        match self.parquet.apply_expressions(visit)? {
+            TreeNodeRecursion::Stop => Ok(TreeNodeRecursion::Stop),
+            _ => self.vortex.apply_expressions(visit),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ExtentMorselizer {
+    parquet: Box<dyn Morselizer>,
+    vortex: Box<dyn Morselizer>,
+    forms: Arc<LocalForms>,
+}
+
+impl Morselizer for ExtentMorselizer {
+    fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        match self.forms.choose(&file) {
+            Some(local) => self.vortex.plan_file(local),
+            None => self.parquet.plan_file(file),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_file_are_the_same_parts_of_its_other_form() {
+        let parts = [(0, 10), (10, 25), (25, 100)];
+        let scale = |(start, end): (i64, i64), to| {
+            let range = scaled(&FileRange { start, end }, 100, to);
+            (range.start, range.end)
+        };
+        assert_eq!(
+            parts.map(|part| scale(part, 50)),
+            [(0, 5), (5, 12), (12, 50)]
+        );
+        assert_eq!(
+            parts.map(|part| scale(part, 1_000)),
+            [(0, 100), (100, 250), (250, 1_000)]
+        );
+        // DataFusion may let the last part end beyond the end.
+        assert_eq!(scale((25, 200), 50), (12, 50));
+    }
+}

@@ -1,0 +1,365 @@
+//! Extents that stand on the local disk in another form answer as those in the bucket do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema};
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use slipstream_model::{Clock, DatabaseId, Entropy, ExtentId};
+use slipstream_storage::BucketPath;
+use vortex::VortexSessionDefault;
+use vortex::array::buffer::BufferHandle;
+use vortex::array::stream::ArrayStreamAdapter;
+use vortex::arrow::ArrowSessionExt;
+use vortex::buffer::{Alignment, ByteBuffer};
+use vortex::error::{VortexError, VortexResult};
+use vortex::file::WriteOptionsSessionExt;
+use vortex::io::VortexReadAt;
+use vortex::io::session::RuntimeSessionExt;
+use vortex::session::VortexSession;
+
+use super::fixture::World;
+use crate::{
+    DataScope, ExtentAccess, LocalExtent, QueryOptions, QueryRuntime, Residency, StoredExtents,
+};
+
+/// The world's extents, some of them near.
+#[derive(Debug)]
+struct Near {
+    stored: StoredExtents,
+    forms: HashMap<Path, ByteBuffer>,
+}
+
+#[async_trait]
+impl ExtentAccess for Near {
+    fn path(&self, database: DatabaseId, extent: ExtentId) -> Path {
+        self.stored.path(database, extent)
+    }
+
+    fn store(&self) -> &Arc<dyn ObjectStore> {
+        self.stored.store()
+    }
+
+    fn residency(&self, path: &Path) -> Residency {
+        if self.is_local(path) {
+            Residency::HotHit
+        } else {
+            Residency::Cold
+        }
+    }
+
+    fn has_local_forms(&self) -> bool {
+        true
+    }
+
+    fn is_local(&self, path: &Path) -> bool {
+        self.forms.contains_key(path)
+    }
+
+    fn open_local(&self, path: &Path) -> Option<LocalExtent> {
+        let form = self.forms.get(path)?.clone();
+        Some(LocalExtent {
+            size_bytes: form.len() as u64,
+            content: form.len() as u64,
+            reader: Arc::new(form),
+        })
+    }
+}
+
+async fn encoded(extent: Bytes) -> ByteBuffer {
+    let session = VortexSession::default().with_tokio();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(extent).expect("Parquet");
+    let schema = Arc::clone(reader.schema());
+    let dtype = session
+        .arrow()
+        .from_arrow_schema(&schema)
+        .expect("known types");
+    let importing = session.clone();
+    let arrays = reader.build().expect("readable").map(move |batch| {
+        let batch = batch.map_err(VortexError::from)?;
+        importing.arrow().from_arrow_record_batch(batch, &schema)
+    });
+    let arrays = ArrayStreamAdapter::new(dtype, futures::stream::iter(arrays));
+    let mut file = Vec::new();
+    let options = session.write_options();
+    options.write(&mut file, arrays).await.expect("encoded");
+    ByteBuffer::from(file)
+}
+
+impl World {
+    /// The same world, with every `step`-th extent near.
+    async fn near(mut self, step: usize) -> Self {
+        let connection = (**self.bucket.reader()).clone();
+        let stored = StoredExtents {
+            store: self.bucket.object_store(),
+            paths: Arc::new(move |database, extent| {
+                connection.object_path(&BucketPath::extent(database, extent))
+            }),
+        };
+        let mut forms = HashMap::new();
+        let extents = self.state.tables().flat_map(|table| table.extents.iter());
+        for extent in extents.step_by(step) {
+            let path = BucketPath::extent(self.state.id(), extent.id);
+            let bytes = self.bucket.get(&path).await.expect("uploaded");
+            forms.insert(
+                stored.path(self.state.id(), extent.id),
+                encoded(bytes).await,
+            );
+        }
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let options = QueryOptions {
+            target_partitions: 4,
+            ..QueryOptions::default()
+        };
+        let access = Arc::new(Near { stored, forms });
+        let entropy = Entropy::from_seed(11);
+        self.runtime = QueryRuntime::new(options, access, clock, entropy).expect("set up");
+        self
+    }
+}
+
+/// Flights of 60,000 months in six extents, one of them without the column that was added last;
+/// and carriers to join them with.
+async fn world() -> World {
+    let mut world = World::with_flights(&[0..10_000, 10_000..20_000]).await;
+    world.add_column("flights", Field::new("delay", DataType::Float64, true));
+    let schema = world.state.table("flights").expect("there").schema.arrow();
+    for start in [20_000, 30_000, 40_000, 50_000] {
+        let old = super::fixture::flights(start..start + 10_000);
+        let delay: arrow::array::Float64Array = (start..start + 10_000)
+            .map(|month| match month % 5 {
+                0 => None,
+                1 => Some(f64::NAN),
+                4 => Some(if month % 2 == 0 { 0.0 } else { -0.0 }),
+                _ => Some(month as f64 / 7.0),
+            })
+            .collect();
+        let mut columns = old.columns().to_vec();
+        columns.push(Arc::new(delay));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).expect("fits");
+        world.insert("flights", batch).await;
+    }
+    let carriers = Schema::new(vec![
+        Field::new("code", DataType::Utf8, false),
+        Field::new("name", DataType::Utf8View, true),
+    ]);
+    world.create_table("carriers", &carriers);
+    let codes: arrow::array::StringArray = (0..10).map(|at| Some(format!("C{at}"))).collect();
+    let names: arrow::array::StringViewArray = (0..10)
+        .map(|at| (at != 4).then(|| format!("carrier number {at}")))
+        .collect();
+    let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(codes), Arc::new(names)];
+    let batch = RecordBatch::try_new(Arc::new(carriers), columns).expect("fits");
+    world.insert("carriers", batch).await;
+    world
+}
+
+const QUERIES: &[&str] = &[
+    "SELECT count(*), sum(month), count(carrier), count(delay) FROM flights WHERE month >= 0",
+    "SELECT * FROM flights WHERE month BETWEEN 29998 AND 30003 ORDER BY month",
+    "SELECT month FROM flights WHERE carrier IS NULL AND month < 20 ORDER BY month",
+    "SELECT carrier, count(*), avg(month) FROM flights WHERE month % 7 = 3 GROUP BY carrier ORDER BY 1",
+    "SELECT count(*) FROM flights WHERE carrier LIKE 'C_' AND carrier NOT IN ('C1', 'C7')",
+    "SELECT count(*) FROM flights WHERE delay > 5000 OR delay IS NULL",
+    "SELECT count(*) FROM flights WHERE delay = 0.0",
+    "SELECT count(*) FROM flights WHERE delay >= 0.0 AND delay < 5000",
+    "SELECT count(*) FROM flights WHERE delay IN (0.0, 1.0) OR delay <> -0.0",
+    "SELECT count(*) FROM flights WHERE month * 9223372036854775807 > 0 AND month + 1 > 20000",
+    "SELECT max(delay), min(delay) FROM flights WHERE delay <> 'NaN'",
+    "SELECT upper(carrier) || '!', month + 1 FROM flights WHERE month = 41 OR month = 55000 ORDER BY 2",
+    "SELECT c.name, count(*) FROM flights f JOIN carriers c ON f.carrier = c.code \
+     WHERE f.month > 12345 GROUP BY c.name ORDER BY c.name NULLS FIRST",
+    "SELECT month FROM flights ORDER BY month DESC LIMIT 5",
+    "SELECT month, row_number() OVER (ORDER BY month) FROM flights WHERE month > 59990 ORDER BY 1",
+    "SELECT count(*) FROM (SELECT * FROM flights LIMIT 25000) x",
+    "SELECT f.month FROM flights f WHERE f.month IN (SELECT month * 2 FROM flights WHERE month < 4) ORDER BY 1",
+    "SELECT arrow_typeof(carrier), arrow_typeof(delay) FROM flights WHERE month = 30001",
+    "SELECT arrow_typeof(name), name FROM carriers WHERE code = 'C3'",
+    "SELECT CASE WHEN month > 30000 THEN 'late' ELSE 'early' END AS era, count(*) FROM flights \
+     WHERE coalesce(carrier, 'none') <> 'none' GROUP BY 1 ORDER BY 1",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_extents_answer_as_far_ones_do() {
+    let far = world().await;
+    let near = world().await.near(1).await;
+    let mixed = world().await.near(2).await;
+    for sql in QUERIES {
+        let expected = far.answer(sql).await;
+        assert_eq!(near.answer(sql).await, expected, "near: {sql}");
+        assert_eq!(mixed.answer(sql).await, expected, "mixed: {sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_form_makes_the_query_begin_again_without_it() {
+    let far = world().await;
+    let mut near = world().await.near(1).await;
+    // The first extent that is opened cannot be read, and is forgotten with that.
+    let access = Arc::new(Forgetful {
+        near: Arc::clone(&near.runtime.scans.access),
+        forgotten: Mutex::default(),
+    });
+    let clock = Arc::clone(&near.clock) as Arc<dyn Clock>;
+    let runtime = QueryRuntime::new(
+        QueryOptions::default(),
+        Arc::clone(&access) as Arc<dyn ExtentAccess>,
+        clock,
+        Entropy::from_seed(12),
+    );
+    near.runtime = runtime.expect("set up");
+    let sql = "SELECT carrier, sum(month) FROM flights GROUP BY carrier ORDER BY carrier";
+    let before = near.requests();
+    assert_eq!(near.answer(sql).await, far.answer(sql).await);
+    assert!(access.forgotten.lock().is_some());
+    assert!(near.requests().get > before.get, "it came from the bucket");
+}
+
+/// Gives a reader that fails for the first extent, once.
+#[derive(Debug)]
+struct Forgetful {
+    near: Arc<dyn ExtentAccess>,
+    forgotten: Mutex<Option<Path>>,
+}
+
+#[async_trait]
+impl ExtentAccess for Forgetful {
+    fn path(&self, database: DatabaseId, extent: ExtentId) -> Path {
+        self.near.path(database, extent)
+    }
+
+    fn store(&self) -> &Arc<dyn ObjectStore> {
+        self.near.store()
+    }
+
+    fn has_local_forms(&self) -> bool {
+        true
+    }
+
+    fn is_local(&self, path: &Path) -> bool {
+        self.forgotten.lock().as_ref() != Some(path)
+    }
+
+    fn open_local(&self, path: &Path) -> Option<LocalExtent> {
+        let local = self.near.open_local(path)?;
+        let mut forgotten = self.forgotten.lock();
+        match &*forgotten {
+            Some(known) if known == path => None,
+            Some(_) => Some(local),
+            None => {
+                *forgotten = Some(path.clone());
+                let reader = Arc::new(Broken(local.size_bytes));
+                Some(LocalExtent { reader, ..local })
+            }
+        }
+    }
+}
+
+struct Broken(u64);
+
+impl VortexReadAt for Broken {
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    fn size(&self) -> BoxFuture<'static, VortexResult<u64>> {
+        std::future::ready(Ok(self.0)).boxed()
+    }
+
+    fn read_at(
+        &self,
+        _: u64,
+        _: usize,
+        _: Alignment,
+    ) -> BoxFuture<'static, VortexResult<BufferHandle>> {
+        let error = std::io::Error::other("the bytes are not those that were written");
+        std::future::ready(Err(VortexError::from(error))).boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a58_the_scope_of_a_table_beats_that_of_the_request() {
+    let mut world = world().await.near(2).await;
+    let count = "SELECT count(*), min(month), max(month) FROM flights";
+    let whole = ["60000 0 59999"];
+    // Every second extent is hot.
+    let hot = ["30000 10000 59999"];
+    let of_table = |scope: &str| {
+        format!("SELECT count(*), min(month), max(month) FROM datascope('flights', '{scope}')")
+    };
+    assert_eq!(world.rows(count).await, whole);
+    assert_eq!(world.rows(&of_table("hotcache")).await, hot);
+    world.scope = DataScope::HotCache;
+    assert_eq!(world.rows(count).await, hot);
+    assert_eq!(world.rows(&of_table("all")).await, whole);
+    assert_eq!(world.rows(&of_table("default")).await, whole);
+    let late = "SELECT count(*) FROM flights WHERE month >= 25000";
+    assert_eq!(world.rows(late).await, ["20000"]);
+    let wrong = world.error(&of_table("warm")).await;
+    assert!(
+        wrong.to_string().contains("'warm' is no data scope"),
+        "{wrong}"
+    );
+    let missing = world
+        .error("SELECT * FROM datascope('flight', 'all')")
+        .await;
+    assert!(
+        missing.to_string().contains("no table 'flight'"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_request_may_begin_with_its_scope() {
+    let parse = |sql: &str| {
+        let mut statements = crate::QuerySession::parse(sql).expect("SQL");
+        let scope = crate::take_data_scope(&mut statements);
+        (scope, statements.len())
+    };
+    let (scope, left) = parse("SET query_datascope = 'hotcache'; SELECT 1");
+    assert_eq!(
+        (scope.expect("known"), left),
+        (Some(DataScope::HotCache), 1)
+    );
+    let (scope, left) = parse("SELECT 1");
+    assert_eq!((scope.expect("none"), left), (None, 1));
+    let (scope, left) = parse("SET other = 1; SELECT 1");
+    assert_eq!((scope.expect("not ours"), left), (None, 2));
+    assert!(parse("SET query_datascope = 'warm'; SELECT 1").0.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_of_near_extents_makes_no_request_and_counts_what_it_reads() {
+    let near = world().await.near(1).await;
+    let before = near.requests();
+    let mut stream = near
+        .stream("SELECT sum(delay), max(carrier) FROM flights WHERE month > 100 AND month < 50000")
+        .await
+        .expect("starts");
+    while let Some(batch) = futures::StreamExt::next(&mut stream).await {
+        batch.expect("reads");
+    }
+    let statistics = stream.statistics();
+    assert_eq!(near.requests(), before);
+    assert_eq!(
+        (statistics.reads.requests, statistics.reads.extents_scanned),
+        (0, 5)
+    );
+    assert!(statistics.reads.hot_hit_bytes > 0, "{statistics:?}");
+    assert_eq!(
+        statistics.reads.hot_hit_bytes,
+        statistics.reads.bytes_scanned()
+    );
+    assert_eq!(
+        statistics.tables.keys().collect::<Vec<_>>(),
+        ["flights_db.flights"]
+    );
+}
