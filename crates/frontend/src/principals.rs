@@ -32,26 +32,15 @@ impl AuthorizedEngine {
             };
             return self.change(change).await.map(drop);
         }
-        let changes = match change {
-            PrincipalsChange::Add(added) => vec![OverrideChange::AddPrincipals(added)],
+        let change = match change {
+            PrincipalsChange::Add(added) => OverrideChange::AddPrincipals(added),
             PrincipalsChange::Drop(role, principals) => {
-                vec![OverrideChange::DropPrincipals { role, principals }]
+                OverrideChange::DropPrincipals { role, principals }
             }
-            PrincipalsChange::Set(role, added) => {
-                let known = self.overrides().into_iter();
-                let known = known.filter(|known| known.database == database);
-                let known = known.flat_map(|known| known.overrides.principals);
-                let of_role = known.filter(|known| known.role == role);
-                let principals = of_role.map(|known| known.principal).collect();
-                vec![
-                    OverrideChange::DropPrincipals { role, principals },
-                    OverrideChange::AddPrincipals(added),
-                ]
+            PrincipalsChange::Set(role, principals) => {
+                OverrideChange::SetPrincipals { role, principals }
             }
         };
-        for change in changes {
-            self.override_settings(database, change).await?;
-        }
-        Ok(())
+        self.override_settings(database, change).await
     }
 }

@@ -36,6 +36,26 @@ pub fn follower_command(database: &str, change: &OverrideChange) -> String {
             role.plural(),
             principals(names)
         ),
+        // The one change that Kusto has no word with `follower` for: on a follower the word for
+        // every database means this cluster's own principals.
+        OverrideChange::SetPrincipals {
+            role,
+            principals: with_role,
+        } => {
+            let names: Vec<_> = with_role.iter().map(|p| p.principal.clone()).collect();
+            let names = if names.is_empty() {
+                "none".to_owned()
+            } else {
+                principals(&names)
+            };
+            let notes = with_role.first().and_then(|first| first.notes.as_ref());
+            let notes = notes.map(|notes| format!(" {}", quoted(notes)));
+            format!(
+                ".set database {database} {} {names}{}",
+                role.plural(),
+                notes.unwrap_or_default()
+            )
+        }
         OverrideChange::SetPrincipalsKind(kind) => format!(
             ".alter follower database {database} principals-modification-kind = {}",
             kind.to_string().to_lowercase()
@@ -151,6 +171,23 @@ mod tests {
             OverrideChange::SetCachingKind("none".parse().expect("a kind")),
             OverrideChange::SetPrefetch(true),
         ];
+        // Its word is that of any database's principals, so it is read as such.
+        let set = |principals: Vec<DatabasePrincipal>| {
+            let role = DatabaseRole::Monitor;
+            follower_command("D", &OverrideChange::SetPrincipals { role, principals })
+        };
+        assert_eq!(set(Vec::new()), ".set database D monitors none");
+        let ada = DatabasePrincipal {
+            role: DatabaseRole::Monitor,
+            principal: "aaduser=ada".parse().expect("a principal"),
+            notes: Some("x".into()),
+        };
+        let text = set(vec![ada]);
+        assert_eq!(text, ".set database D monitors ('aaduser=ada') 'x'");
+        assert!(matches!(
+            parse(&text),
+            Ok(Command::ChangeDatabasePrincipals { .. })
+        ));
         for database in ["D", "my-db", "with 'quotes'", "details"] {
             for change in &changes {
                 let text = follower_command(database, change);

@@ -10,7 +10,7 @@ use slipstream_frontend::{
 };
 use slipstream_model::{
     ALL_DATABASES, AttachTerms, ClusterName, DatabaseAccessMode, DatabaseId, DatabaseSelection,
-    Digest, EntityKind, TableLevelSharing,
+    Digest, EntityKind, TableLevelSharing, is_same_location,
 };
 use uuid::Uuid;
 
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     fn check_location(&self, wanted: &WantedFollower) -> Result<(), ServiceError> {
-        if wanted.location == self.location() {
+        if is_same_location(&wanted.location, self.location()) {
             return Ok(());
         }
         Err(ServiceError::new(

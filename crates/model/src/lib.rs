@@ -27,6 +27,7 @@ mod external;
 mod freshness;
 mod function;
 mod ids;
+mod location;
 mod name;
 mod overrides;
 mod principal;
@@ -46,6 +47,7 @@ pub use function::{
     RetentionPolicy, RowLevelSecurity, StoredFunction, TablePolicies,
 };
 pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId, Version};
+pub use location::is_same_location;
 pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,

@@ -80,6 +80,13 @@ pub enum OverrideChange {
         /// Who loses it.
         principals: Vec<PrincipalName>,
     },
+    /// `.set database D role (...)`: these have the role, and nobody else.
+    SetPrincipals {
+        /// The role.
+        role: DatabaseRole,
+        /// Who has it; any role they bring is put in its place.
+        principals: Vec<DatabasePrincipal>,
+    },
     /// `principals-modification-kind = ...`.
     SetPrincipalsKind(PrincipalsModificationKind),
     /// `caching-policies-modification-kind = ...`.
@@ -143,6 +150,9 @@ impl Overrides {
             OverrideChange::DropPrincipals { role, principals } => self
                 .principals
                 .retain(|known| known.role != role || !principals.contains(&known.principal)),
+            OverrideChange::SetPrincipals { role, principals } => {
+                self.set_principals(role, principals)?;
+            }
             OverrideChange::SetPrincipalsKind(kind) => self.principals_modification_kind = kind,
             OverrideChange::SetCachingKind(kind) => self.caching_policies_modification_kind = kind,
             OverrideChange::SetPrefetch(prefetch) => self.prefetch_extents = prefetch,
@@ -172,12 +182,20 @@ impl Overrides {
         Ok(())
     }
 
+    fn set_principals(
+        &mut self,
+        role: DatabaseRole,
+        principals: Vec<DatabasePrincipal>,
+    ) -> Result<(), InvalidOverride> {
+        check_role(role)?;
+        self.principals.retain(|known| known.role != role);
+        let with_role = |principal| DatabasePrincipal { role, ..principal };
+        self.add_principals(principals.into_iter().map(with_role).collect())
+    }
+
     fn add_principals(&mut self, added: Vec<DatabasePrincipal>) -> Result<(), InvalidOverride> {
-        use DatabaseRole::{Admin, Monitor, User, Viewer};
         for new in added {
-            if !matches!(new.role, Admin | User | Viewer | Monitor) {
-                return Err(InvalidOverride::Role(new.role));
-            }
+            check_role(new.role)?;
             let is_same = |known: &&mut DatabasePrincipal| {
                 (known.role, &known.principal) == (new.role, &new.principal)
             };
@@ -209,6 +227,14 @@ impl Overrides {
         }
         effective
     }
+}
+
+fn check_role(role: DatabaseRole) -> Result<(), InvalidOverride> {
+    use DatabaseRole::{Admin, Monitor, User, Viewer};
+    if matches!(role, Admin | User | Viewer | Monitor) {
+        return Ok(());
+    }
+    Err(InvalidOverride::Role(role))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use slipstream_frontend::wire::{sharing_from_proto, sharing_to_proto};
 use slipstream_frontend::{AttachRequest, Attachment, ErrorKind, ServiceError};
 use slipstream_model::{
     AttachTerms, BucketId, ClusterName, DatabaseId, DatabaseName, DatabaseSelection,
+    is_same_location,
 };
 use slipstream_proto::sync::{
     AttachFollowerRequest, AttachFollowerResponse, DetachFollowerRequest,
@@ -121,7 +122,7 @@ impl Registry {
     fn check_location(&self, request: &AttachRequest) -> Result<(), ServiceError> {
         let here = &self.identity.location;
         match &request.location {
-            Some(location) if normal(location) != normal(here) => Err(ServiceError::new(
+            Some(location) if !is_same_location(location, here) => Err(ServiceError::new(
                 ErrorKind::Conflict,
                 "location_mismatch",
                 format!(
@@ -299,6 +300,12 @@ fn configuration_of(
         default_principals_modification_kind: request.default_principals_modification_kind,
         databases: Vec::new(),
     };
+    // The default is for databases to come: one whose kind was altered here since keeps it, until
+    // the default itself is given another value.
+    let default = configuration.default_principals_modification_kind;
+    let is_new_default = known
+        .as_ref()
+        .is_some_and(|known| known.default_principals_modification_kind != default);
     let mut before = known.map(|known| known.databases).unwrap_or_default();
     for database in &answer.databases {
         let id = DatabaseId::from_slice(&database.database_id).ok_or_else(garbled)?;
@@ -306,18 +313,13 @@ fn configuration_of(
         let mut followed = configuration.followed(id, name);
         if let Some(at) = before.iter().position(|known| known.id == id) {
             followed.overrides = before.swap_remove(at).overrides;
-            followed.overrides.principals_modification_kind =
-                request.default_principals_modification_kind;
+            if is_new_default {
+                followed.overrides.principals_modification_kind = default;
+            }
         }
         configuration.databases.push(followed);
     }
     Ok(configuration)
-}
-
-/// Azure writes one region as `North Central US` and as `northcentralus`.
-fn normal(location: &str) -> String {
-    let letters = location.chars().filter(|c| !c.is_whitespace());
-    letters.flat_map(char::to_lowercase).collect()
 }
 
 fn refused(leader: &LeaderAddress, status: &tonic::Status) -> ServiceError {

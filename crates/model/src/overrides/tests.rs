@@ -49,6 +49,35 @@ fn only_four_roles_can_be_overridden() {
 }
 
 #[test]
+fn setting_a_role_replaces_who_had_it_and_nobody_else() {
+    let before = OverrideChange::AddPrincipals(vec![
+        principal(DatabaseRole::Viewer, "aaduser=ada"),
+        principal(DatabaseRole::User, "aaduser=ada"),
+    ]);
+    let overrides = Overrides::default().changed(before).expect("allowed");
+    let set = |role, names: &[&str]| OverrideChange::SetPrincipals {
+        role,
+        principals: names.iter().map(|name| principal(role, name)).collect(),
+    };
+    let bob = set(DatabaseRole::Viewer, &["aaduser=bob"]);
+    let changed = overrides.clone().changed(bob).expect("allowed");
+    let expected = [
+        principal(DatabaseRole::User, "aaduser=ada"),
+        principal(DatabaseRole::Viewer, "aaduser=bob"),
+    ];
+    assert_eq!(changed.principals, expected);
+    let nobody = changed
+        .changed(set(DatabaseRole::Viewer, &[]))
+        .expect("allowed");
+    assert_eq!(names(&nobody.principals), ["ada"]);
+    let ingestors = overrides.changed(set(DatabaseRole::Ingestor, &[]));
+    assert_eq!(
+        ingestors,
+        Err(InvalidOverride::Role(DatabaseRole::Ingestor))
+    );
+}
+
+#[test]
 fn dropping_what_was_set_gives_the_settings_from_before() {
     let table = EntityName {
         kind: EntityKind::Table,
