@@ -13,8 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-use slipstream_catalog::ClusterState;
+use parking_lot::RwLock;
 use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
 use slipstream_model::{DatabaseId, DatabaseName, OverrideChange, Overrides};
 use slipstream_storage::{BucketReader, StorageError};
@@ -41,8 +40,6 @@ pub struct Registry {
     following: RwLock<BTreeMap<Key, Arc<Following>>>,
     /// The bucket, once it has said which one it is.
     bucket: OnceCell<BucketReader>,
-    /// The catalogs of leaders as last read from the bucket.
-    catalogs: Mutex<BTreeMap<String, ClusterState>>,
     /// One change at a time: they change the same file.
     changing: tokio::sync::Mutex<()>,
 }
@@ -72,7 +69,6 @@ impl Registry {
             is_owned,
             following: RwLock::default(),
             bucket: OnceCell::new(),
-            catalogs: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         });
         registry.reconcile();

@@ -90,6 +90,7 @@ impl Admin for AdminService {
         request: Request<DescribeClusterRequest>,
     ) -> Result<Response<DescribeClusterResponse>, Status> {
         let caller = caller_of(&request)?;
+        self.cluster.check_not_fenced().map_err(status)?;
         let databases = match request.into_inner().follower {
             None => {
                 caller.check(ClusterPermission::Share).map_err(status)?;
@@ -121,13 +122,17 @@ impl Admin for AdminService {
 
 impl AdminService {
     fn describe(&self, is_shown: impl Fn(DatabaseId) -> bool) -> Vec<DatabaseDescription> {
-        let states = self.cluster.states().into_iter();
-        states
-            .filter(|(_, state)| is_shown(state.id()))
-            .map(|(name, state)| DatabaseDescription {
-                name,
-                database_id: state.id().as_bytes().to_vec().into(),
-                version: state.version().get(),
+        let states = self.cluster.states();
+        let version = |name: &str| states.get(name).map_or(0, |state| state.version().get());
+        // A database that cannot be read here is one all the same: followers keep it.
+        let catalog = self.cluster.catalog();
+        catalog
+            .databases()
+            .filter(|(_, id)| is_shown(*id))
+            .map(|(name, id)| DatabaseDescription {
+                name: name.to_string(),
+                database_id: id.as_bytes().to_vec().into(),
+                version: version(name.as_str()),
             })
             .collect()
     }

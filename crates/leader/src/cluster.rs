@@ -152,6 +152,24 @@ impl Cluster {
         self.catalog.state()
     }
 
+    /// Refuses to speak of a catalog that another leader writes by now.
+    ///
+    /// # Errors
+    /// `Fenced`.
+    pub(crate) fn check_not_fenced(&self) -> Result<(), ServiceError> {
+        if !self.catalog.is_fenced() {
+            return Ok(());
+        }
+        Err(ServiceError::new(
+            ErrorKind::Fenced,
+            "fenced",
+            format!(
+                "this node of cluster '{}' was fenced: another leader writes its catalog",
+                self.name()
+            ),
+        ))
+    }
+
     /// The id of a database.
     ///
     /// # Errors
@@ -408,6 +426,8 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
             () = shutdown.cancelled() => return,
             () = cluster.clock().sleep(FENCE_CHECK_INTERVAL) => {}
         }
+        // Followers ask for the catalog too, and must not hear of an old one for long.
+        cluster.catalog.check_fenced().await;
         let databases: Vec<_> = cluster.databases.read().values().cloned().collect();
         for database in databases {
             if let Database::Open(writer) = database

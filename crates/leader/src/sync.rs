@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use slipstream_catalog::{
     Commit, Committed, DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, Redactor,
 };
@@ -29,9 +29,14 @@ use crate::leases::{LEASE_TTL, Lease};
 
 /// A follower that hears nothing for three of these takes the leader for silent.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// A follower further behind than this reads a checkpoint from the bucket, instead of each
-/// commit from the leader: a checkpoint is made every 64 commits, so it is never much further.
+/// A follower of everything that is further behind than this reads a checkpoint from the bucket,
+/// instead of each commit from the leader: a checkpoint is made every 64 commits, so it is never
+/// much further. One with filters is sent commits whatever the distance: a checkpoint names what it
+/// may not see.
 const CATCH_UP_COMMITS_MAX: u64 = 256;
+/// Commits that are read ahead for a follower that catches up: enough to hide the way to the
+/// bucket, and few enough to hold when each is as large as commits get.
+const CATCH_UP_READ_AHEAD: usize = 8;
 /// Events that wait for a follower that reads slowly. A full channel holds back this follower's
 /// task alone; the broadcast behind it then drops commits, which are read from the bucket.
 const EVENT_QUEUE: usize = 64;
@@ -230,7 +235,13 @@ impl Stream {
                 },
                 _ = heartbeat.tick() => {
                     self.check_attached().await?;
-                    self.beat().await?;
+                    // A follower that hears of a version without having been sent its commit reads
+                    // it from the bucket, where nothing is left out for it. A commit is as good a
+                    // sign of life.
+                    let state = self.writer.state();
+                    if state.version() == told {
+                        self.beat(&state).await?;
+                    }
                 }
             }
         }
@@ -259,14 +270,21 @@ impl Stream {
         redactor: &mut Redactor,
     ) -> Result<Version, Ended> {
         let to = state.version();
-        if to.get() - from.get() > CATCH_UP_COMMITS_MAX {
+        let is_far = to.get() - from.get() > CATCH_UP_COMMITS_MAX;
+        if is_far && self.record.sharing.is_everything() {
             let reference = CheckpointReference { version: to.get() };
             self.send(sync_event::Event::Checkpoint(reference)).await?;
             return Err(Ended);
         }
         let mut told = from;
-        while told < to {
-            let commit = match self.reader.commit_at(told.next()).await {
+        let numbers = stream::iter(from.get() + 1..=to.get()).map(Version::new);
+        let read = |version| {
+            let reader = self.reader.clone();
+            async move { reader.commit_at(version).await }
+        };
+        let mut commits = numbers.map(read).buffered(CATCH_UP_READ_AHEAD);
+        while let Some(commit) = commits.next().await {
+            let commit = match commit {
                 Ok(Some(commit)) => commit,
                 Ok(None) => {
                     let message = format!("the log has no version {}", told.next());
@@ -298,8 +316,7 @@ impl Stream {
         }
     }
 
-    async fn beat(&self) -> Result<(), Ended> {
-        let state = self.writer.state();
+    async fn beat(&self, state: &DatabaseState) -> Result<(), Ended> {
         self.send(sync_event::Event::Heartbeat(Heartbeat {
             version: state.version().get(),
             digest: state.digest().as_bytes().to_vec().into(),

@@ -1,134 +1,194 @@
-//! Watches the catalogs of leaders in the bucket: databases that come and go under `*`, and
-//! attachments that the leader has ended.
+//! Watches what leaders say of this node's configurations: databases that come and go under `*`,
+//! and attachments that were ended.
 //!
-//! The log is the truth here too: a leader that says "not attached" could be another one at the
-//! same address, and one that is down says nothing.
+//! A leader that answers is asked, because it says only what concerns this follower: its catalog in
+//! the bucket also names other databases, other followers and their filters. The log is the truth
+//! here too: whatever a leader cannot say, or would end, is settled there. A leader that says "not
+//! attached" could be another one at the same address, and one that is down says nothing.
 
-use std::collections::BTreeSet;
+mod ask;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slipstream_catalog::{CatalogError, ClusterReader, ClusterState};
-use slipstream_model::{ClusterName, DatabaseSelection};
-use slipstream_storage::BucketReader;
+use slipstream_model::{ClusterName, DatabaseId, DatabaseName, DatabaseSelection};
 
 use super::Registry;
 use crate::attachments::{Configuration, FollowedDatabase};
+use ask::Client;
 
-/// Between two looks at a leader's catalog: one small GET for each leader, whatever is attached
-/// of it. A database created under `*` appears within this.
+/// Between two looks: one small request for each configuration, or one small GET for each leader
+/// that is silent. A database created under `*` appears within this.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches until the node stops.
 pub(super) async fn run(registry: Arc<Registry>) {
+    let mut watch = Watch {
+        registry,
+        clients: BTreeMap::new(),
+        catalogs: BTreeMap::new(),
+    };
     let mut trouble: Option<String> = None;
     loop {
-        let jitter = 0.8 + 0.4 * registry.context.entropy.fraction();
+        let context = &watch.registry.context;
+        let jitter = 0.8 + 0.4 * context.entropy.fraction();
         let pause = LOOK_INTERVAL.mul_f64(jitter);
-        registry.context.clock.sleep(pause).await;
-        match registry.look_at_catalogs().await {
+        context.clock.sleep(pause).await;
+        match watch.look().await {
             Ok(()) => trouble = None,
             Err(error) => {
                 let error = error.to_string();
                 if trouble.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "the leaders' catalogs cannot be read; trying on");
+                    tracing::warn!(%error, "a leader's catalog cannot be read; trying on");
                 }
                 trouble = Some(error);
             }
         }
         // Names of this cluster's own databases may have become free, or taken.
-        registry.reconcile();
+        watch.registry.reconcile();
     }
 }
 
-impl Registry {
-    async fn look_at_catalogs(&self) -> Result<(), CatalogError> {
-        let configurations = self.attachments.all();
-        let leaders: BTreeSet<_> = configurations.iter().map(|c| c.leader.clone()).collect();
-        if leaders.is_empty() {
+/// A database that a configuration brings.
+type Brought = (DatabaseName, DatabaseId);
+
+struct Watch {
+    registry: Arc<Registry>,
+    /// Connections to leaders that answer.
+    clients: BTreeMap<String, Client>,
+    /// The catalogs of leaders that do not, as last read from the bucket.
+    catalogs: BTreeMap<String, ClusterState>,
+}
+
+impl Watch {
+    /// Looks once at everything. One leader's trouble does not keep the others from being looked at.
+    async fn look(&mut self) -> Result<(), CatalogError> {
+        let mut by_leader: BTreeMap<String, Vec<Configuration>> = BTreeMap::new();
+        for configuration in self.registry.attachments.all() {
+            let leader = configuration.leader.clone();
+            by_leader.entry(leader).or_default().push(configuration);
+        }
+        self.clients
+            .retain(|leader, _| by_leader.contains_key(leader));
+        self.catalogs
+            .retain(|leader, _| by_leader.contains_key(leader));
+        let mut looked = Ok(());
+        for (leader, configurations) in by_leader {
+            looked = looked.and(self.look_at(&leader, configurations).await);
+        }
+        looked
+    }
+
+    async fn look_at(
+        &mut self,
+        leader: &str,
+        configurations: Vec<Configuration>,
+    ) -> Result<(), CatalogError> {
+        let answers = self.ask(leader, &configurations).await;
+        let mut doubtful = Vec::new();
+        for (configuration, answer) in configurations.into_iter().zip(answers) {
+            match answer {
+                Some(brought) => self.registry.bring(&configuration, brought).await,
+                None => doubtful.push(configuration),
+            }
+        }
+        if doubtful.is_empty() {
+            // What it says of others is not kept longer than it is needed.
+            self.catalogs.remove(leader);
             return Ok(());
         }
-        let bucket = self.bucket().await?.clone();
-        for leader in leaders {
-            // Checked when it was attached.
-            let Ok(cluster) = ClusterName::new(leader.clone()) else {
-                continue;
-            };
-            let catalog = self.read_catalog(&bucket, &cluster).await?;
-            for configuration in configurations.iter().filter(|c| c.leader == leader) {
-                if configuration.bucket_id == bucket.id() {
-                    self.follow_catalog(configuration, &catalog).await;
-                }
+        // Checked when it was attached.
+        let Ok(cluster) = ClusterName::new(leader) else {
+            return Ok(());
+        };
+        let catalog = self.read_catalog(cluster).await?;
+        for configuration in doubtful {
+            if configuration.bucket_id == self.registry.bucket().await?.id() {
+                self.registry.settle(&configuration, &catalog).await;
             }
         }
         Ok(())
     }
 
-    async fn read_catalog(
-        &self,
-        bucket: &BucketReader,
-        cluster: &ClusterName,
-    ) -> Result<ClusterState, CatalogError> {
-        let reader = ClusterReader::new(bucket.clone(), cluster.clone());
-        let known = self.catalogs.lock().get(cluster.as_str()).cloned();
-        let loaded = match known {
-            Some(state) => reader.catch_up(state).await?,
+    async fn read_catalog(&mut self, cluster: ClusterName) -> Result<ClusterState, CatalogError> {
+        let bucket = self.registry.bucket().await?.clone();
+        let reader = ClusterReader::new(bucket, cluster.clone());
+        let loaded = match self.catalogs.get(cluster.as_str()) {
+            Some(state) => reader.catch_up(state.clone()).await?,
             None => reader.load().await?,
         };
         let state = loaded.into_whole()?;
-        let mut catalogs = self.catalogs.lock();
-        catalogs.insert(cluster.to_string(), state.clone());
+        self.catalogs.insert(cluster.to_string(), state.clone());
         Ok(state)
     }
+}
 
-    /// Brings a configuration in line with what its leader's catalog says of it.
-    async fn follow_catalog(&self, configuration: &Configuration, catalog: &ClusterState) {
+impl Registry {
+    /// Brings a configuration in line with what its leader's log says of it.
+    async fn settle(&self, configuration: &Configuration, catalog: &ClusterState) {
+        if catalog
+            .follower(&self.identity.cluster, &configuration.name)
+            .is_some()
+        {
+            let all = catalog.databases();
+            let all = all.map(|(name, id)| (name.clone(), id)).collect();
+            return self.bring(configuration, all).await;
+        }
         let _changing = self.changing.lock().await;
-        // It may have changed while the bucket was read.
-        let Some(mut known) = self.attachments.get(&configuration.name) else {
-            return;
-        };
-        if known != *configuration {
+        if !self.is_still(configuration) {
             return;
         }
-        let changed = match catalog.follower(&self.identity.cluster, &known.name) {
-            None => {
-                tracing::info!(
-                    configuration = known.name,
-                    leader = known.leader,
-                    "detached by the leader"
-                );
-                self.forget(&known.name)
-            }
-            Some(_) if known.terms.database == DatabaseSelection::All => {
-                let databases = databases_of(&known, catalog);
-                if databases == known.databases {
-                    return;
-                }
-                known.databases = databases;
-                self.keep(known)
-            }
-            Some(_) => return,
-        };
+        tracing::info!(
+            configuration = configuration.name,
+            leader = configuration.leader,
+            "detached by the leader"
+        );
+        if let Err(error) = self.forget(&configuration.name) {
+            tracing::error!(%error, "what the leader changed cannot be kept");
+        }
+    }
+
+    /// Follows the databases that a configuration of all of them brings now.
+    async fn bring(&self, configuration: &Configuration, brought: Vec<Brought>) {
+        if configuration.terms.database != DatabaseSelection::All {
+            return;
+        }
+        let databases = databases_of(configuration, brought);
+        if databases == configuration.databases {
+            return;
+        }
+        let _changing = self.changing.lock().await;
+        if !self.is_still(configuration) {
+            return;
+        }
+        let changed = self.keep(Configuration {
+            databases,
+            ..configuration.clone()
+        });
         if let Err(error) = changed {
             tracing::error!(%error, "what the leader changed cannot be kept");
         }
     }
+
+    /// Whether a configuration is as it was before the leader was asked.
+    fn is_still(&self, configuration: &Configuration) -> bool {
+        self.attachments.get(&configuration.name).as_ref() == Some(configuration)
+    }
 }
 
 /// The databases of a leader; those known before keep their settings.
-fn databases_of(configuration: &Configuration, catalog: &ClusterState) -> Vec<FollowedDatabase> {
+fn databases_of(configuration: &Configuration, brought: Vec<Brought>) -> Vec<FollowedDatabase> {
     let known = |id| {
         configuration
             .databases
             .iter()
             .find(|followed| followed.id == id)
     };
-    catalog
-        .databases()
-        .map(|(name, id)| match known(id) {
-            Some(followed) => followed.clone(),
-            None => configuration.followed(id, name.clone()),
-        })
-        .collect()
+    let brought = brought.into_iter().map(|(name, id)| match known(id) {
+        Some(followed) => followed.clone(),
+        None => configuration.followed(id, name),
+    });
+    brought.collect()
 }
