@@ -28,6 +28,8 @@ pub struct Served {
     pub newest_version: Version,
     /// Why the database stands still, when it does.
     pub suspension: Option<String>,
+    /// Since when it has stood still without a break.
+    pub suspended_since: Option<Timestamp>,
     /// Why the leader is not being listened to, when it is not.
     pub leader_silence: Option<String>,
 }
@@ -160,6 +162,10 @@ impl Following {
                 after >= before,
                 "the served version went back from {before:?} to {after:?}"
             );
+            served.suspended_since = match (&served.suspension, served.suspended_since) {
+                (None, _) => None,
+                (Some(_), since) => since.or(Some(self.context.clock.now())),
+            };
             if let Some(version) = after {
                 served.newest_version = served.newest_version.max(version);
             }

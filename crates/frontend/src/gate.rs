@@ -30,6 +30,7 @@ pub struct Gate {
     engine: Arc<dyn Engine>,
     services: Arc<Services>,
     nodes_have_certificates: bool,
+    is_encrypted: bool,
 }
 
 /// What all callers of a node share.
@@ -52,6 +53,7 @@ impl Gate {
             engine,
             services: Arc::new(services),
             nodes_have_certificates: false,
+            is_encrypted: false,
         }
     }
 
@@ -60,6 +62,18 @@ impl Gate {
     pub fn asking_nodes_for_certificates(mut self, is_asking: bool) -> Self {
         self.nodes_have_certificates = is_asking;
         self
+    }
+
+    /// Notes that the ports take TLS, for the addresses that answers name.
+    #[must_use]
+    pub(crate) fn encrypted(mut self, is_encrypted: bool) -> Self {
+        self.is_encrypted = is_encrypted;
+        self
+    }
+
+    /// What the node's addresses begin with.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.is_encrypted { "https" } else { "http" }
     }
 
     /// The node as whoever has this `Authorization` header may use it.

@@ -135,6 +135,7 @@ impl NodeServer {
         services: Routes,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
+        let gate = gate.encrypted(self.has_tls());
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = services
             .add_service(InterceptedService::new(

@@ -140,6 +140,8 @@ pub struct DatabaseDescription {
     pub provisioning_state: ProvisioningState,
     /// Why it stands still, when it does.
     pub suspension: Option<String>,
+    /// Since when, where that is known.
+    pub suspended_since: Option<Timestamp>,
     /// How long ago it was known to be the newest there is; `None` before the first
     /// synchronisation, and for databases that this node owns.
     pub lag: Option<Duration>,

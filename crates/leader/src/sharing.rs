@@ -295,6 +295,7 @@ impl Cluster {
                     Some(_) => ProvisioningState::Failed,
                 },
                 suspension,
+                suspended_since: None,
             }
         };
         catalog

@@ -153,6 +153,7 @@ impl Registry {
             provisioning_state,
             lag: freshness.as_ref().map(|freshness| freshness.staleness(now)),
             versions_behind: freshness.map_or(0, |freshness| freshness.versions_behind),
+            suspended_since: served.suspended_since,
             suspension: served.suspension,
         }
     }

@@ -6,6 +6,7 @@
 //! whose first synchronisation is under way: its `provisioningState` says so, and is polled.
 
 mod assignments;
+mod databases;
 mod duration;
 mod operation;
 mod path;
@@ -15,21 +16,16 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use slipstream_model::{
-    CachingPolicy, DatabaseAccessMode, OverrideChange, PrincipalsModificationKind,
-    TableLevelSharing,
-};
+use slipstream_model::{PrincipalsModificationKind, TableLevelSharing};
 
 use super::error::challenge;
-use crate::{
-    AttachRequest, AuthorizedEngine, DatabaseDescription, ErrorKind, InviteRequest, ServiceError,
-    SqlRequest,
-};
+use crate::{AttachRequest, AuthorizedEngine, ErrorKind, Gate, InviteRequest, ServiceError};
+use databases::Write;
 use path::{Resource, Scope};
 
 /// The largest body: a configuration with a hundred filters is far smaller.
@@ -76,6 +72,7 @@ type Answer = Result<Response, ArmError>;
 
 /// Every request below `/subscriptions/`.
 pub(super) async fn run(
+    State(gate): State<Gate>,
     engine: Result<AuthorizedEngine, ServiceError>,
     method: Method,
     headers: HeaderMap,
@@ -90,7 +87,7 @@ pub(super) async fn run(
     let host = headers.get("host").and_then(|host| host.to_str().ok());
     let request = Request {
         engine,
-        host: host.map(ToOwned::to_owned),
+        origin: format!("{}://{}", gate.scheme(), host.unwrap_or("localhost")),
         query,
         body,
     };
@@ -103,7 +100,7 @@ pub(super) async fn run(
 struct Request {
     engine: AuthorizedEngine,
     /// Where the client found this node.
-    host: Option<String>,
+    origin: String,
     query: HashMap<String, String>,
     body: Bytes,
 }
@@ -137,6 +134,7 @@ impl Request {
         }
         match (method, resource) {
             (&Method::GET, Resource::Cluster) => Ok(ok(resource::cluster(&self.engine, &scope))),
+            (&Method::DELETE, Resource::Cluster) => Err(self.delete_cluster().into()),
             (&Method::GET, Resource::Configurations) => Ok(ok(self.configurations(&scope)?)),
             (&Method::GET, Resource::Configuration(name)) => self.configuration(&scope, &name),
             (&Method::PUT, Resource::Configuration(name)) => self.put(&scope, name).await,
@@ -144,8 +142,11 @@ impl Request {
             (&Method::POST, Resource::CheckConfigurationName) => self.check_configuration_name(),
             (&Method::GET, Resource::Databases) => Ok(ok(self.databases(&scope))),
             (&Method::GET, Resource::Database(name)) => self.database(&scope, &name),
-            (&Method::PUT | &Method::PATCH, Resource::Database(name)) => {
-                self.put_database(&scope, &name).await
+            (&Method::PUT, Resource::Database(name)) => {
+                self.put_database(&scope, &name, Write::Put).await
+            }
+            (&Method::PATCH, Resource::Database(name)) => {
+                self.put_database(&scope, &name, Write::Patch).await
             }
             (&Method::DELETE, Resource::Database(name)) => self.delete_database(&name).await,
             (&Method::POST, Resource::Invite(name)) => self.invite(name).await,
@@ -231,8 +232,8 @@ impl Request {
         let location = &self.engine.identity().location;
         let resource = resource::configuration(&attachment, scope, location);
         let mut response = (status, Json(resource)).into_response();
-        let host = self.host.as_deref();
-        operation::announce(&attachment, scope, location, host, response.headers_mut());
+        let origin = &self.origin;
+        operation::announce(&attachment, scope, location, origin, response.headers_mut());
         Ok(response)
     }
 
@@ -273,90 +274,6 @@ impl Request {
         Ok(ok(answer))
     }
 
-    fn databases(&self, scope: &Scope) -> Value {
-        let location = &self.engine.identity().location;
-        let overrides = self.engine.overrides();
-        let all = self.engine.databases();
-        let all = all
-            .iter()
-            .map(|known| resource::database(known, &overrides, scope, location));
-        json!({"value": all.collect::<Vec<_>>()})
-    }
-
-    fn find(&self, name: &str) -> Option<DatabaseDescription> {
-        let all = self.engine.databases().into_iter();
-        all.into_iter().find(|known| known.name == name)
-    }
-
-    fn database(&self, scope: &Scope, name: &str) -> Answer {
-        let known = self.find(name).ok_or_else(|| no_database(name))?;
-        let location = &self.engine.identity().location;
-        let overrides = self.engine.overrides();
-        Ok(ok(resource::database(&known, &overrides, scope, location)))
-    }
-
-    async fn put_database(&self, scope: &Scope, name: &str) -> Answer {
-        let body: PutDatabase = self.read("database")?;
-        let known = self.find(name);
-        let mode = known.as_ref().map(|known| known.access_mode);
-        match (body.kind.as_deref(), mode) {
-            (_, Some(DatabaseAccessMode::ReadOnlyFollowing)) => {
-                let change = match body.properties.hot_cache_period {
-                    Some(period) => OverrideChange::SetCaching {
-                        entities: Vec::new(),
-                        policy: CachingPolicy::hot(duration::parse(&period)?),
-                    },
-                    None => OverrideChange::DeleteCaching {
-                        entities: Vec::new(),
-                    },
-                };
-                self.engine.override_settings(name, change).await?;
-            }
-            (Some("ReadOnlyFollowing"), _) => {
-                return Err(ServiceError::invalid(format!(
-                    "database '{name}' is not followed here: attach it with an attached database \
-                     configuration"
-                ))
-                .into());
-            }
-            (_, Some(DatabaseAccessMode::ReadWrite)) => {}
-            (_, None) => {
-                self.run(format!("CREATE DATABASE {}", quoted(name)))
-                    .await?
-            }
-        }
-        self.database(scope, name)
-    }
-
-    async fn delete_database(&self, name: &str) -> Answer {
-        let Some(known) = self.find(name) else {
-            return Ok(StatusCode::NO_CONTENT.into_response());
-        };
-        if let Some(source) = known.source {
-            return Err(ServiceError::new(
-                ErrorKind::Conflict,
-                "database_attached",
-                format!(
-                    "database '{name}' is attached by configuration '{}' and cannot be deleted: \
-                     delete the configuration",
-                    source.configuration
-                ),
-            )
-            .into());
-        }
-        self.run(format!("DROP DATABASE {}", quoted(name))).await?;
-        Ok(StatusCode::OK.into_response())
-    }
-
-    async fn run(&self, sql: String) -> Result<(), ServiceError> {
-        let request = SqlRequest {
-            sql,
-            client: "resource manager".to_owned(),
-            ..SqlRequest::default()
-        };
-        self.engine.execute(request).await.map(drop)
-    }
-
     async fn invite(&self, database: String) -> Answer {
         let body: Invite = self.read("invitation")?;
         let invitation = self
@@ -383,6 +300,40 @@ impl Request {
             }
         });
         Ok(json!({"value": followers.collect::<Vec<_>>()}))
+    }
+
+    /// A cluster is not deleted by its own node. One that is followed could not be anyway, and then
+    /// the followers are what there is to know (*Troubleshoot follower databases*).
+    fn delete_cluster(&self) -> ServiceError {
+        let followers = match self.engine.followers() {
+            Ok(followers) => followers,
+            Err(refused) => return refused,
+        };
+        let cluster = &self.engine.identity().cluster;
+        if followers.is_empty() {
+            return ServiceError::new(
+                ErrorKind::Unsupported,
+                "method_not_allowed",
+                format!(
+                    "cluster '{cluster}' is deleted by stopping its nodes and removing its \
+                     databases from the bucket, not by a request to one of them"
+                ),
+            );
+        }
+        let names = followers.iter().map(|follower| {
+            format!(
+                "'{}' (configuration '{}')",
+                follower.cluster, follower.configuration
+            )
+        });
+        ServiceError::new(
+            ErrorKind::Conflict,
+            "cluster_followed",
+            format!(
+                "cluster '{cluster}' is followed by {}: detach them first",
+                names.collect::<Vec<_>>().join(", ")
+            ),
+        )
     }
 
     async fn detach_follower(&self) -> Answer {
@@ -412,15 +363,6 @@ fn no_configuration(name: &str) -> ServiceError {
     ServiceError::new(ErrorKind::NotFound, "configuration_not_found", message)
 }
 
-fn no_database(name: &str) -> ServiceError {
-    let message = format!("there is no database '{name}'");
-    ServiceError::new(ErrorKind::NotFound, "database_not_found", message)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// As Resource Manager does, properties that are not known are not minded: clients send what they
 /// read.
 #[derive(Debug, Deserialize)]
@@ -445,19 +387,6 @@ struct ConfigurationProperties {
 #[derive(Debug, Deserialize)]
 struct CheckName {
     name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct PutDatabase {
-    kind: Option<String>,
-    #[serde(default)]
-    properties: DatabaseProperties,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DatabaseProperties {
-    hot_cache_period: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

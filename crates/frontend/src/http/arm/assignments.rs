@@ -45,6 +45,7 @@ fn describe(principal: &DatabasePrincipal, database: &str, scope: &Scope) -> Val
         "properties": {
             "principalId": principal.principal.id(),
             "principalName": principal.principal.id(),
+            "aadObjectId": principal.principal.id(),
             "role": principal.role.to_string(),
             "principalType": principal.principal.kind().to_string(),
             "tenantId": principal.principal.tenant(),

@@ -26,21 +26,21 @@ fn configuration_of(id: &str) -> Option<String> {
     String::from_utf8(bytes?).ok()
 }
 
-/// Tells the client where to ask how far an attachment has come, when it has not arrived.
+/// Tells the client where to ask how far an attachment has come, when it has not arrived; `origin`
+/// is where it found this node.
 pub(super) fn announce(
     attachment: &Attachment,
     scope: &Scope,
     location: &str,
-    host: Option<&str>,
+    origin: &str,
     headers: &mut HeaderMap,
 ) {
     if attachment.provisioning_state != ProvisioningState::Creating {
         return;
     }
     let url = format!(
-        "http://{}/subscriptions/{}/providers/Microsoft.Kusto/locations/{location}/\
+        "{origin}/subscriptions/{}/providers/Microsoft.Kusto/locations/{location}/\
          operationResults/{}?api-version=2025-02-14",
-        host.unwrap_or("localhost"),
         scope.subscription,
         id_of(&attachment.name)
     );

@@ -1,13 +1,44 @@
 //! Resources as JSON.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use slipstream_model::{DatabaseAccessMode, TableLevelSharing};
+use slipstream_catalog::DatabaseState;
+use slipstream_model::{
+    DatabaseAccessMode, EffectiveCaching, LeaderCaching, Overrides, TableLevelSharing,
+};
 
 use super::duration;
 use super::path::Scope;
-use crate::{
-    Attachment, AuthorizedEngine, DatabaseDescription, FollowerDatabase, FollowerDescription,
-};
+use crate::{Attachment, AuthorizedEngine, DatabaseDescription, FollowerDescription};
+
+/// A database's periods, as they hold on this cluster. Kept for ever, or hot whatever its age:
+/// nothing.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    hot_cache_period: Option<Duration>,
+    soft_delete_period: Option<Duration>,
+}
+
+impl Policies {
+    /// Of a database at a state; `overrides` where it is followed.
+    pub(super) fn of(state: Option<&DatabaseState>, overrides: Option<&Overrides>) -> Self {
+        let leader = LeaderCaching {
+            database: state.and_then(DatabaseState::caching_policy),
+            table: None,
+        };
+        let caching = match overrides {
+            // No table has this name.
+            Some(overrides) => EffectiveCaching::of_follower(leader, overrides, ""),
+            None => EffectiveCaching::of_leader(leader),
+        };
+        let retention = state.and_then(DatabaseState::retention_policy);
+        Self {
+            hot_cache_period: caching.policy.map(|policy| policy.data_hot_span),
+            soft_delete_period: retention.map(|policy| policy.soft_delete_period),
+        }
+    }
+}
 
 /// `Microsoft.Kusto/Clusters`.
 pub(super) fn cluster(engine: &AuthorizedEngine, scope: &Scope) -> Value {
@@ -58,7 +89,7 @@ pub(super) fn configuration(attachment: &Attachment, scope: &Scope, location: &s
 /// `Microsoft.Kusto/Clusters/Databases`, of either kind.
 pub(super) fn database(
     database: &DatabaseDescription,
-    overrides: &[FollowerDatabase],
+    policies: &Policies,
     scope: &Scope,
     location: &str,
 ) -> Value {
@@ -67,7 +98,16 @@ pub(super) fn database(
         "statistics": {"size": database.size_bytes},
     });
     if let Some(reason) = &database.suspension {
-        properties["suspensionDetails"] = json!({"reason": reason});
+        properties["suspensionDetails"] = json!({
+            "reason": reason,
+            "suspensionStartDate": database.suspended_since.map(|since| since.to_string()),
+        });
+    }
+    if let Some(period) = policies.hot_cache_period {
+        properties["hotCachePeriod"] = json!(duration::format(period));
+    }
+    if let Some(period) = policies.soft_delete_period {
+        properties["softDeletePeriod"] = json!(duration::format(period));
     }
     match (&database.source, database.access_mode) {
         (Some(source), DatabaseAccessMode::ReadOnlyFollowing) => {
@@ -77,10 +117,6 @@ pub(super) fn database(
             properties["originalDatabaseName"] = json!(source.original_name);
             properties["databaseShareOrigin"] = json!(source.origin);
             share(&mut properties, &source.sharing);
-            let own = overrides.iter().find(|own| own.database == database.name);
-            if let Some(policy) = own.and_then(|own| own.overrides.caching_policy.as_ref()) {
-                properties["hotCachePeriod"] = json!(duration::format(policy.data_hot_span));
-            }
         }
         _ => properties["isFollowed"] = json!(database.is_followed),
     }
