@@ -87,6 +87,8 @@ pub enum Permission {
     Query,
     /// See tables, columns, extents, policies.
     ViewMetadata,
+    /// See what others ask and command there.
+    Monitor,
     /// Add rows to tables that are there.
     Ingest,
     /// Create tables and functions.
@@ -97,9 +99,10 @@ pub enum Permission {
 
 impl Permission {
     /// Every one, for tests and tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Query,
         Self::ViewMetadata,
+        Self::Monitor,
         Self::Ingest,
         Self::Create,
         Self::Administer,
@@ -119,6 +122,8 @@ impl Permission {
                 R::User,
                 R::Admin,
             ],
+            // *.show queries*: an admin or monitor of a database sees every query on it.
+            Self::Monitor => &[R::Monitor, R::Admin],
             Self::Ingest => &[R::Ingestor, R::Admin],
             Self::Create => &[R::User, R::Admin],
             Self::Administer => &[R::Admin],
@@ -130,7 +135,7 @@ impl Permission {
         use ClusterRole as R;
         match self {
             Self::Query => &[R::AllDatabasesViewer, R::AllDatabasesAdmin],
-            Self::ViewMetadata => &[
+            Self::ViewMetadata | Self::Monitor => &[
                 R::AllDatabasesMonitor,
                 R::AllDatabasesViewer,
                 R::AllDatabasesAdmin,
@@ -145,6 +150,7 @@ impl fmt::Display for Permission {
         f.write_str(match self {
             Self::Query => "query",
             Self::ViewMetadata => "see the metadata of",
+            Self::Monitor => "see what others do in",
             Self::Ingest => "ingest into",
             Self::Create => "create tables or functions in",
             Self::Administer => "administer",
@@ -269,6 +275,14 @@ impl Access {
             || self.caller.may(ClusterPermission::Share)
     }
 
+    /// Whether the caller may see a query or a command of somebody: their own, those of a database
+    /// that they monitor, or all.
+    pub fn sees_activity_of(&self, principal: &str, database: Option<&str>) -> bool {
+        self.caller.principal.as_str() == principal
+            || self.caller.may(ClusterPermission::Monitor)
+            || database.is_some_and(|name| self.may(name, Permission::Monitor))
+    }
+
     /// Refuses what may not be done in a database.
     ///
     /// # Errors
@@ -369,9 +383,8 @@ impl ClusterView for VisibleView {
         self.keep(self.whole.leases(), |row| &row.database_name)
     }
 
-    fn shows_query_of(&self, principal: &str) -> bool {
-        self.access.caller.may(ClusterPermission::Monitor)
-            || self.access.caller.principal.as_str() == principal
+    fn shows_query_of(&self, principal: &str, database: Option<&str>) -> bool {
+        self.access.sees_activity_of(principal, database)
     }
 }
 

@@ -501,8 +501,9 @@ impl AuthorizedEngine {
     /// When the caller may not see what belongs to the whole cluster: metrics name databases.
     pub fn metrics(&self) -> Result<String, ServiceError> {
         self.caller.check(ClusterPermission::Monitor)?;
-        crate::metrics::note_lag(&self.engine.databases());
-        Ok(crate::metrics::render())
+        let databases = self.engine.databases();
+        crate::metrics::note_lag(&databases);
+        Ok(crate::metrics::render(&databases))
     }
 }
 

@@ -12,6 +12,7 @@
 //!   signals, logging.
 
 mod access;
+mod client;
 mod command;
 mod engine;
 mod error;

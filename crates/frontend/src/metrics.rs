@@ -71,19 +71,33 @@ pub(crate) fn note_lag(databases: &[DatabaseDescription]) {
         gauge!("slipstream_database_versions_behind", "database" => name).set(behind);
         latency = Some(latency.map_or(millis, |known: f64| known.max(millis)));
     }
-    if let Some(latency) = latency {
-        gauge!("slipstream_follower_latency_ms").set(latency);
-    }
+    gauge!("slipstream_follower_latency_ms").set(latency.unwrap_or_default());
 }
 
-/// Everything gathered so far, in Prometheus' text format.
-pub(crate) fn render() -> String {
+/// Everything gathered so far, in Prometheus' text format. The recorder keeps a gauge once it was
+/// set: those of databases that are gone are left out here.
+pub(crate) fn render(databases: &[DatabaseDescription]) -> String {
     install();
-    HANDLE
-        .get()
-        .and_then(Option::as_ref)
-        .map(PrometheusHandle::render)
-        .unwrap_or_default()
+    let handle = HANDLE.get().and_then(Option::as_ref);
+    let all = handle.map(PrometheusHandle::render).unwrap_or_default();
+    let labels = databases.iter().map(|database| label(&database.name));
+    without_gone(&all, &labels.collect::<Vec<_>>())
+}
+
+/// The label of a database, with what Prometheus' text format escapes.
+fn label(database: &str) -> String {
+    let escaped = database.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("database=\"{}\"", escaped.replace('\n', "\\n"))
+}
+
+/// A text of metrics without the gauges of databases that none of the labels names.
+fn without_gone(metrics: &str, labels: &[String]) -> String {
+    let is_kept = |line: &&str| {
+        !line.starts_with("slipstream_database_")
+            || labels.iter().any(|label| line.contains(label.as_str()))
+    };
+    let lines = metrics.lines().filter(is_kept);
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// A request that is being timed.
@@ -122,5 +136,24 @@ impl Timer {
         .increment(1);
         histogram!("slipstream_request_seconds", "door" => door, "operation" => operation)
             .record(started.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gauges_of_databases_that_are_gone_are_left_out() {
+        let metrics = "# TYPE slipstream_database_lag_ms gauge\n\
+            slipstream_database_lag_ms{database=\"d\"} 1\n\
+            slipstream_database_lag_ms{database=\"gone\"} 2\n\
+            slipstream_queries_active 3\n";
+        let shown = without_gone(metrics, &[label("d")]);
+        assert_eq!(
+            shown,
+            metrics.replace("slipstream_database_lag_ms{database=\"gone\"} 2\n", "")
+        );
+        assert_eq!(label(r#"a"b\c"#), r#"database="a\"b\\c""#);
     }
 }

@@ -17,9 +17,9 @@ pub trait ClusterView: fmt::Debug + Send + Sync {
     /// Which follower nodes read which versions; empty on a follower.
     fn leases(&self) -> Vec<LeaseRow>;
 
-    /// Whether whoever asks may see a principal's queries.
-    fn shows_query_of(&self, principal: &str) -> bool {
-        let _ = principal;
+    /// Whether whoever asks may see a principal's queries of a database, or of none in particular.
+    fn shows_query_of(&self, principal: &str, database: Option<&str>) -> bool {
+        let _ = (principal, database);
         true
     }
 }

@@ -26,14 +26,14 @@ fn access(role: Option<DatabaseRole>, cluster: &[ClusterRole]) -> Access {
 /// The rule, role by role: Kusto's documentation of its roles.
 #[test]
 fn each_role_may_do_what_it_is_for_and_nothing_else() {
-    use Permission::{Administer, Create, Ingest, Query, ViewMetadata};
+    use Permission::{Administer, Create, Ingest, Monitor, Query, ViewMetadata};
     let rules: [(DatabaseRole, &[Permission]); 6] = [
         (DatabaseRole::Admin, &Permission::ALL),
         (DatabaseRole::User, &[Query, ViewMetadata, Create]),
         (DatabaseRole::Viewer, &[Query, ViewMetadata]),
         (DatabaseRole::UnrestrictedViewer, &[Query, ViewMetadata]),
         (DatabaseRole::Ingestor, &[Ingest]),
-        (DatabaseRole::Monitor, &[ViewMetadata]),
+        (DatabaseRole::Monitor, &[ViewMetadata, Monitor]),
     ];
     assert_eq!(rules.len(), DatabaseRole::ALL.len());
     for (role, allowed) in rules {
@@ -74,6 +74,29 @@ fn cluster_roles_hold_in_every_database() {
     }
     assert!(contributor.caller().may(ClusterPermission::Share));
     assert!(!viewer.caller().may(ClusterPermission::Share));
+}
+
+#[test]
+fn others_queries_are_seen_by_those_who_watch_over_the_database() {
+    for (role, sees) in [
+        (DatabaseRole::Admin, true),
+        (DatabaseRole::Monitor, true),
+        (DatabaseRole::User, false),
+        (DatabaseRole::Viewer, false),
+    ] {
+        let access = access(Some(role), &[]);
+        assert!(access.sees_activity_of("aaduser=ada", None), "{role}");
+        assert_eq!(
+            access.sees_activity_of("aaduser=bob", Some("d")),
+            sees,
+            "{role}"
+        );
+        assert!(
+            !access.sees_activity_of("aaduser=bob", Some("other")),
+            "{role}"
+        );
+        assert!(!access.sees_activity_of("aaduser=bob", None), "{role}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use slipstream_model::{Clock, Timestamp};
+use uuid::Uuid;
 
 use crate::{AuthorizedEngine, ServiceError, SqlRequest};
 
@@ -24,6 +25,7 @@ pub(crate) struct CommandLog {
 /// A command that has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandRow {
+    pub(crate) id: Uuid,
     pub(crate) text: String,
     pub(crate) database: Option<String>,
     pub(crate) client: String,
@@ -55,6 +57,7 @@ impl CommandLog {
         request: &SqlRequest,
     ) -> CommandEntry {
         let row = CommandRow {
+            id: engine.new_id(),
             text: slipstream_kusto::without_secrets(&request.sql)
                 .chars()
                 .take(TEXT_CHARS_MAX)

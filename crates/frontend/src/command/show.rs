@@ -6,6 +6,7 @@ mod extents;
 mod node;
 mod policies;
 mod principals;
+mod queries;
 mod tables;
 
 use std::sync::Arc;
@@ -31,10 +32,10 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
         Show::Cache => node::cache(context),
         Show::Diagnostics => node::diagnostics(context),
         Show::Capacity { resource } => node::capacity(context, resource.as_deref()).await,
-        Show::Queries => node::queries(context, false).await,
-        Show::RunningQueries => node::queries(context, true).await,
-        Show::Commands => Ok(node::commands(context)),
-        Show::CommandsAndQueries => node::commands_and_queries(context).await,
+        Show::Queries => queries::queries(context, false).await,
+        Show::RunningQueries => queries::queries(context, true).await,
+        Show::Commands => Ok(queries::commands(context)),
+        Show::CommandsAndQueries => queries::commands_and_queries(context).await,
         Show::Databases { names, view } => databases::databases(context, &names, view),
         Show::Database { name, view } => {
             let name = context.database_or(name.as_deref())?.to_owned();

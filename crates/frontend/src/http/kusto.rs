@@ -23,6 +23,7 @@ use slipstream_query::{DataScope, Parameters, QueryStream};
 
 use self::value::{ColumnKind, Columns};
 use super::error::challenge;
+use crate::client::ClientLabel;
 use crate::metrics::Timer;
 use crate::{AuthorizedEngine, ErrorKind, Gate, ServiceError, SqlRequest};
 
@@ -31,6 +32,8 @@ const OPENING: &str = r#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Ve
 {"FrameType":"DataTable","TableId":0,"TableKind":"QueryProperties","TableName":"@ExtendedProperties","Columns":[{"ColumnName":"TableId","ColumnType":"int"},{"ColumnName":"Key","ColumnType":"string"},{"ColumnName":"Value","ColumnType":"dynamic"}],"Rows":[]}"#;
 /// The header by which a client names its request.
 const CLIENT_REQUEST_ID: &str = "x-ms-client-request-id";
+/// The header by which a client names its program.
+const CLIENT_APP: &str = "x-ms-app";
 
 /// What Kusto's clients name when nobody named a database.
 const NO_DATABASE: &str = "NetDefaultDB";
@@ -60,7 +63,7 @@ pub(super) async fn query_v2(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, peer).await;
+    let result = start(engine, &body, client_of(&headers, peer)).await;
     timer.finish(&result);
     let Started { mut rows, rows_max } = match result {
         Ok(started) => started,
@@ -87,7 +90,7 @@ pub(super) async fn query_v1(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, peer).await;
+    let result = start(engine, &body, client_of(&headers, peer)).await;
     timer.finish(&result);
     match result {
         Ok(started) => match table(started).await {
@@ -123,7 +126,7 @@ struct Started {
 async fn start(
     engine: Result<AuthorizedEngine, ServiceError>,
     body: &[u8],
-    peer: SocketAddr,
+    client: ClientLabel,
 ) -> Result<Started, ServiceError> {
     let engine = engine?;
     let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
@@ -154,7 +157,7 @@ async fn start(
         },
         timeout: timeout.map(server_timeout).transpose()?,
         scope,
-        client: format!("kusto {peer}"),
+        client: client.to_string(),
         ..SqlRequest::default()
     };
     let rows = engine.execute(request).await?.rows;
@@ -218,11 +221,23 @@ fn server_timeout(text: &str) -> Result<Duration, ServiceError> {
     })
 }
 
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
 fn request_id(headers: &HeaderMap) -> String {
-    let id = headers
-        .get(CLIENT_REQUEST_ID)
-        .and_then(|id| id.to_str().ok());
-    id.unwrap_or_default().to_owned()
+    text(headers, CLIENT_REQUEST_ID)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn client_of(headers: &HeaderMap, peer: SocketAddr) -> ClientLabel {
+    let peer = format!("kusto {peer}");
+    ClientLabel::new(
+        peer,
+        text(headers, CLIENT_REQUEST_ID),
+        text(headers, CLIENT_APP),
+    )
 }
 
 fn answered(body: Body, request_id: &str) -> Response {

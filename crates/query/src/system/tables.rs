@@ -114,7 +114,7 @@ pub(super) fn queries(log: Arc<QueryLog>, cluster: Arc<dyn ClusterView>) -> Arc<
     SystemTable::provider("queries", columns, move || {
         let rows = log.rows().into_iter();
         one_piece(
-            rows.filter(|row| cluster.shows_query_of(&row.principal))
+            rows.filter(|row| cluster.shows_query_of(&row.principal, row.database.as_deref()))
                 .collect(),
         )
     })

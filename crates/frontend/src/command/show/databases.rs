@@ -1,5 +1,7 @@
 //! Databases: *.show databases*, *.show database schema*.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use slipstream_catalog::ExtentSet;
 use slipstream_kusto::DatabaseView;
@@ -335,16 +337,30 @@ fn json_schema(database: &Database) -> Value {
     let functions = state.flat_map(|state| state.functions()).map(|known| {
         let function = &known.entity;
         let name = function.name.to_string();
+        let parameters = function.parameters.iter();
+        let fields: Vec<_> = parameters.map(|known| Arc::clone(&known.field)).collect();
         let value = json!({
-            "Name": name, "Body": function.body, "Folder": function.folder,
+            "Name": name, "InputParameters": types::json_columns(&fields), "Body": function.body, "Folder": function.folder,
             "DocString": function.docstring, "FunctionKind": "Unknown",
         });
         (name, value)
     });
+    let state = database.state.iter();
+    let external = state
+        .flat_map(|state| state.external_tables())
+        .map(|known| {
+            let table = &known.entity;
+            let fields: Vec<_> = table.schema.fields().iter().cloned().collect();
+            let value = json!({
+                "Name": table.name.as_str(), "Folder": table.folder, "DocString": table.docstring,
+                "OrderedColumns": types::json_columns(&fields),
+            });
+            (table.name.to_string(), value)
+        });
     json!({
         "Name": database.description.name,
         "Tables": tables.collect::<Map<_, _>>(),
-        "ExternalTables": {},
+        "ExternalTables": external.collect::<Map<_, _>>(),
         "MaterializedViews": {},
         "Functions": functions.collect::<Map<_, _>>(),
         "MajorVersion": database.state.as_ref().map_or(0, |state| state.version().get()),
