@@ -16,6 +16,7 @@ mod client;
 mod demo;
 mod format;
 mod ingest;
+mod invitations;
 mod shell;
 mod show;
 mod sql;
@@ -61,6 +62,8 @@ enum Command {
     Detach(attachment::DetachArgs),
     /// Let another cluster attach a database of a leader, by a token.
     Invite(attachment::InviteArgs),
+    /// List a leader's invitations, and take them back.
+    Invitations(invitations::InvitationsArgs),
     /// Make a follower what a document says: attachments, caching, principals.
     Apply(apply::ApplyArgs),
     /// Show what there is: databases, tables, extents, followers.
@@ -103,6 +106,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Attach(args) => attachment::attach(args).await,
         Command::Detach(args) => attachment::detach(args).await,
         Command::Invite(args) => attachment::invite(args).await,
+        Command::Invitations(args) => invitations::run(args).await,
         Command::Apply(args) => apply::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Token(args) => token::run(args),
@@ -151,6 +155,8 @@ mod tests {
             "token revoke 0123 --tokens f",
             "sql --token t --ca f x",
             "invite --database d --include-table t* --expires-in 2d",
+            "invitations list --url http://h:1",
+            "invitations --token t revoke 0123",
             "detach --name n --follower f",
             "apply -f follower.yaml --dry-run --prune",
             "apply -f t.json --parameters p.json --set a=b --set c=d",

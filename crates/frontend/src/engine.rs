@@ -20,7 +20,8 @@ use slipstream_query::{
 
 use crate::{
     Access, AttachRequest, Attachment, DatabaseDescription, ErrorKind, FollowerDatabase,
-    FollowerDescription, Invitation, InviteRequest, Permission, ServiceError,
+    FollowerDescription, Invitation, InvitationDescription, InviteRequest, Permission,
+    ServiceError,
 };
 
 /// A node: leader or follower. Doors authenticate, translate and stream; what a request means is
@@ -73,6 +74,11 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
         let _ = request;
         Err(owns_nothing(self.identity()))
+    }
+
+    /// The invitations that were not revoked.
+    fn invitations(&self) -> Vec<InvitationDescription> {
+        Vec::new()
     }
 
     /// Takes an invitation back. Followers that used it stay attached.

@@ -20,8 +20,9 @@ use crate::command::{self, CommandLog};
 use crate::{
     Access, Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Caller, Capacity,
     ClusterPermission, DatabaseChange, DatabaseDescription, Description, Engine, FollowerDatabase,
-    FollowerDescription, IngestReceipt, IngestRequest, IngestSource, Invitation, InviteRequest,
-    NodeIdentity, Permission, Readiness, ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
+    FollowerDescription, IngestReceipt, IngestRequest, IngestSource, Invitation,
+    InvitationDescription, InviteRequest, NodeIdentity, Permission, Readiness, ServiceError,
+    SqlRequest, TableMode, TokenRecord, Tokens,
 };
 
 /// A node behind its authentication. Cheap to clone.
@@ -369,6 +370,15 @@ impl AuthorizedEngine {
     pub async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
         self.caller.check(ClusterPermission::Share)?;
         self.engine.invite(request).await
+    }
+
+    /// See [`Engine::invitations`].
+    ///
+    /// # Errors
+    /// When the caller may not share.
+    pub fn invitations(&self) -> Result<Vec<InvitationDescription>, ServiceError> {
+        self.caller.check(ClusterPermission::Share)?;
+        Ok(self.engine.invitations())
     }
 
     /// See [`Engine::revoke_invitation`].

@@ -37,7 +37,7 @@ pub(crate) fn router(gate: Gate) -> Router {
             "/v1/followers/{cluster}/{name}",
             delete(node::detach_follower),
         )
-        .route("/v1/invitations", post(node::invite))
+        .route("/v1/invitations", get(node::invitations).post(node::invite))
         .route("/v1/invitations/{id}", delete(node::revoke_invitation))
         .route(
             "/subscriptions/{*resource}",

@@ -39,7 +39,7 @@ pub use gate::{AuthorizedEngine, Gate, caller_of};
 pub use server::{NodeServer, ServeError, ServerOptions};
 pub use sharing::{
     AttachRequest, AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource,
-    FollowerDatabase, FollowerDescription, Invitation, InviteRequest, ProvisioningError,
-    ProvisioningState, ShareOrigin,
+    FollowerDatabase, FollowerDescription, Invitation, InvitationDescription, InviteRequest,
+    ProvisioningError, ProvisioningState, ShareOrigin,
 };
 pub use tokens::{NewToken, TokenFile, TokenFileError, TokenRecord, Tokens};

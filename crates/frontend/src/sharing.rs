@@ -210,6 +210,21 @@ pub struct InviteRequest {
     pub expires_in: Option<Duration>,
 }
 
+/// An invitation that was not revoked. Its secret is known to nobody but the invited.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvitationDescription {
+    /// Names the invitation, to revoke it.
+    pub id: String,
+    /// The database.
+    pub database: String,
+    /// For whom, for people.
+    pub invitee: String,
+    /// What may be followed of it.
+    pub sharing: TableLevelSharing,
+    /// When it stops working, or did.
+    pub expires_at: Timestamp,
+}
+
 /// What the invited present when they attach.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Invitation {

@@ -12,8 +12,8 @@ use slipstream_follower::{Registry, queries_capacity};
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
     DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase,
-    FollowerDescription, IngestReceipt, IngestRequest, Invitation, InviteRequest, NodeIdentity,
-    Readiness, ServiceError, SqlRequest, TableMode,
+    FollowerDescription, IngestReceipt, IngestRequest, Invitation, InvitationDescription,
+    InviteRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
 };
 use slipstream_model::{
     DatabaseId, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
@@ -587,6 +587,10 @@ impl Engine for LeaderEngine {
 
     async fn invite(&self, request: InviteRequest) -> Result<Invitation, ServiceError> {
         self.cluster.invite(request).await
+    }
+
+    fn invitations(&self) -> Vec<InvitationDescription> {
+        self.cluster.invitation_descriptions()
     }
 
     async fn revoke_invitation(&self, id: &str) -> Result<(), ServiceError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use slipstream_catalog::{ClusterOp, DatabaseState, FollowerRecord, InvitationRecord};
 use slipstream_frontend::{
     Caller, ClusterPermission, DatabaseDescription, ErrorKind, FollowerDescription, Invitation,
-    InviteRequest, ProvisioningState, ServiceError, ShareOrigin, runtime,
+    InvitationDescription, InviteRequest, ProvisioningState, ServiceError, ShareOrigin, runtime,
 };
 use slipstream_model::{
     ALL_DATABASES, AttachTerms, ClusterName, DatabaseAccessMode, DatabaseId, DatabaseSelection,
@@ -270,6 +270,23 @@ impl Cluster {
             attached_at: follower.attached_at,
         };
         catalog.followers().map(describe).collect()
+    }
+
+    /// The invitations, for the doors, the first to expire first.
+    pub(crate) fn invitation_descriptions(&self) -> Vec<InvitationDescription> {
+        let catalog = self.catalog();
+        let describe = |(id, invitation): (Uuid, &InvitationRecord)| InvitationDescription {
+            id: id.to_string(),
+            database: self
+                .database_name(invitation.database_id)
+                .unwrap_or_else(|| invitation.database_id.to_string()),
+            invitee: invitation.invitee.clone(),
+            sharing: invitation.sharing.as_ref().clone(),
+            expires_at: invitation.expires_at,
+        };
+        let mut all: Vec<_> = catalog.invitations().map(describe).collect();
+        all.sort_by_key(|known| known.expires_at);
+        all
     }
 
     /// The databases, for the doors.

@@ -207,7 +207,8 @@ impl Context<'_> {
         for table in &tables {
             self.plan_table(&state, mode, table, &mut ops)?;
         }
-        if !ops.is_empty() {
+        // A follower refuses to create what is there, too: nothing is created there at all.
+        if !ops.is_empty() || self.engine.follows(database) {
             self.commit(ops.into_iter().map(Ok)).await?;
         }
         let names: Vec<_> = tables.into_iter().map(|table| table.name).collect();

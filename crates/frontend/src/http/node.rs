@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 
 use crate::{
     AttachRequest, Attachment, AuthorizedEngine, ErrorKind, FollowerDatabase, FollowerDescription,
-    Gate, Invitation, InviteRequest, ServiceError,
+    Gate, Invitation, InvitationDescription, InviteRequest, ServiceError,
 };
 
 const ROUTES: &str = "POST /v1/sql, POST /v1/ingest/{database}/{table}, GET and POST \
                       /v1/attachments, DELETE /v1/attachments/{name}, GET /v1/overrides, GET \
-                      /v1/followers, DELETE /v1/followers/{cluster}/{name}, POST /v1/invitations, \
+                      /v1/followers, DELETE /v1/followers/{cluster}/{name}, GET and POST /v1/invitations, \
                       DELETE /v1/invitations/{id}, POST /v1/rest/query, POST \
                       /v2/rest/query, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
                       GET /readyz, GET /metrics";
@@ -105,6 +105,12 @@ pub(super) async fn invite(
         ))
     })?;
     engine.invite(request).await.map(Json)
+}
+
+pub(super) async fn invitations(
+    engine: AuthorizedEngine,
+) -> Result<Json<Vec<InvitationDescription>>, ServiceError> {
+    engine.invitations().map(Json)
 }
 
 pub(super) async fn revoke_invitation(

@@ -111,6 +111,9 @@ impl Request {
                 self.change_database(name, &properties).await?;
             }
             (_, None) => {
+                // Also what is hidden from the caller comes to this.
+                let caller = self.engine.caller();
+                caller.check(ClusterPermission::ManageDatabases)?;
                 // Read before anything is created: a period that is none creates nothing.
                 policies_of(&properties)?;
                 self.run(format!("CREATE DATABASE {}", quoted(name)))
