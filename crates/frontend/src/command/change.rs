@@ -202,13 +202,16 @@ impl Context<'_> {
             TablePutMode::Alter | TablePutMode::AlterMerge => Permission::Administer,
         };
         self.access.check(database, permission)?;
+        if self.engine.follows(database) {
+            // The node refuses: nothing is created or altered here, were it there already or not.
+            return self.commit(std::iter::empty()).await;
+        }
         let state = self.engine.state(database)?;
         let mut ops = Vec::new();
         for table in &tables {
             self.plan_table(&state, mode, table, &mut ops)?;
         }
-        // A follower refuses to create what is there, too: nothing is created there at all.
-        if !ops.is_empty() || self.engine.follows(database) {
+        if !ops.is_empty() {
             self.commit(ops.into_iter().map(Ok)).await?;
         }
         let names: Vec<_> = tables.into_iter().map(|table| table.name).collect();
