@@ -44,8 +44,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     (
         "tests",
         &[
-            "model", "proto", "storage", "catalog", "query", "frontend", "leader", "follower",
-            "cli",
+            "model", "proto", "kusto", "storage", "catalog", "query", "frontend", "leader",
+            "follower", "cli",
         ],
     ),
 ];
