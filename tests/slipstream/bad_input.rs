@@ -141,6 +141,169 @@ async fn an_attach_that_cannot_work_says_why() -> Result<()> {
     .await
 }
 
+/// What both sides know of their sharing.
+async fn sharing_of(leader: &Node, follower: &Node) -> Result<[serde_json::Value; 2]> {
+    let followers = leader.get_json("/v1/followers").await?.1;
+    Ok([followers, follower.get_json("/v1/attachments").await?.1])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_of_another_bucket_is_refused_and_neither_side_changes() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        let other = format!("file://{}", site.path().join("other").display());
+        let mut owner = site
+            .start("leader", "owner", "owner", &["--bucket", &other])
+            .await?;
+        owner.wait_ready().await?;
+        let address = format!("north={}", leader.grpc_url());
+        let arguments = ["--leader", &address, "--bucket", &other];
+        let mut follower = site.start("follower", "south", "south", &arguments).await?;
+        follower.wait_ready().await?;
+        let before = sharing_of(&leader, &follower).await?;
+        let wanted = json!({"leader": "north", "database": "d"});
+        let (status, answer) = follower.post_json("/v1/attachments", &wanted).await?;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (409, &json!("bucket_mismatch"))
+        );
+        assert_eq!(sharing_of(&leader, &follower).await?, before);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_revoked_opens_nothing() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let operator = site.token("north", "aaduser=operator", &["AllDatabasesAdmin"])?;
+        let token = site.token("north", "aaduser=ada", &["AllDatabasesViewer"])?;
+        let mut leader = site.start("leader", "north", "north", &[]).await?;
+        leader.set_token(&operator);
+        leader.wait_ready().await?;
+        let ada = leader.as_caller(Some(&token));
+        assert_eq!(ada.get("/v1/overrides").await?.0, 200);
+        let tokens = |arguments: &[&str]| {
+            let mut run = program();
+            run.arg("token").args(arguments).arg("--tokens");
+            run.arg(site.path().join("north/tokens.json"));
+            run.output()
+        };
+        let listed = String::from_utf8(tokens(&["list"])?.stdout)?;
+        let line = listed.lines().find(|line| line.contains("aaduser=ada"));
+        let line = line.with_context(|| listed.clone())?;
+        let is_id = |word: &&str| word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+        let id = line.split_whitespace().find(is_id).context("an id")?;
+        let revoked = tokens(&["revoke", id])?;
+        ensure!(revoked.status.success(), "{revoked:?}");
+        eventually("ada is let in no more", async || {
+            let (status, answer) = ada.get_json("/v1/overrides").await?;
+            Ok(status == 401 && answer["error"]["code"] == "unauthenticated")
+        })
+        .await?;
+        assert_eq!(leader.get("/v1/overrides").await?.0, 200, "others are");
+        Ok(())
+    })
+    .await
+}
+
+/// The name of a folder below another one, of which there is one.
+fn only_folder(folder: &std::path::Path) -> Result<std::path::PathBuf> {
+    let mut entries = std::fs::read_dir(folder)?;
+    Ok(entries.next().context("a folder")??.path())
+}
+
+fn signal(node: &Node, signal: &str) -> Result<()> {
+    let process = node.process_id().context("the node runs")?.to_string();
+    let sent = std::process::Command::new("kill")
+        .args([signal, &process])
+        .status()?;
+    ensure!(sent.success(), "kill {signal} {process}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a52_an_attachment_says_how_far_it_has_come_and_why_it_failed() -> Result<()> {
+    const CONFIGURATION: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Kusto/\
+        clusters/south/attachedDatabaseConfigurations/d?api-version=2025-02-14";
+    const OPERATION: &str = "/subscriptions/s/providers/Microsoft.Kusto/locations/local/\
+        operationResults/64?api-version=2025-02-14";
+    Site::run(Store::Directory, async |site| {
+        let mut leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        leader.sql("d", "CREATE TABLE t (a INT)").await?;
+        let mut follower = site.follower("south", &leader).await?;
+        // With filters the leader is asked first, and waited for.
+        let wanted = json!({"leader": "north", "database": "d",
+            "sharing": {"tablesToInclude": ["t"]}});
+        let (status, answer) = follower.post_json("/v1/attachments", &wanted).await?;
+        ensure!(status == 200, "{status} {answer}");
+        let state = async |follower: &Node| {
+            let (_, all) = follower.get_json("/v1/attachments").await?;
+            let (_, resource) = follower.get_json(CONFIGURATION).await?;
+            let properties = resource["properties"].clone();
+            assert_eq!(
+                all[0]["provisioning_state"],
+                properties["provisioningState"]
+            );
+            Ok::<_, anyhow::Error>((properties, all[0].clone()))
+        };
+        assert_eq!(state(&follower).await?.0["provisioningState"], "Succeeded");
+
+        // A leader that takes calls and does not answer them.
+        follower.terminate().await?;
+        signal(&leader, "-STOP")?;
+        follower.restart().await?;
+        let (properties, _) = state(&follower).await?;
+        let (_, running) = follower.get_json(OPERATION).await?;
+        signal(&leader, "-CONT")?;
+        assert_eq!(properties["provisioningState"], "Creating");
+        assert_eq!(running["status"], "Running");
+        eventually("the attachment has come", async || {
+            Ok(state(&follower).await?.0["provisioningState"] == "Succeeded")
+        })
+        .await?;
+
+        // None that answers, and a log that is damaged.
+        leader.kill()?;
+        follower.terminate().await?;
+        let log = only_folder(&site.bucket_directory().join("databases"))?.join("log");
+        let first = log.join(format!("{:020}.commit", 1));
+        let whole = std::fs::read(&first)?;
+        std::fs::write(&first, &whole[..whole.len() / 2])?;
+        follower.restart().await?;
+        eventually("the attachment has failed", async || {
+            let (properties, attachment) = state(&follower).await?;
+            let says = |error: &serde_json::Value| {
+                error["code"] == "suspended"
+                    && error["message"].as_str().is_some_and(|m| !m.is_empty())
+            };
+            Ok(properties["provisioningState"] == "Failed"
+                && says(&properties["error"])
+                && says(&attachment["error"]))
+        })
+        .await?;
+        let (status, failed) = follower.get_json(OPERATION).await?;
+        assert_eq!((status, &failed["status"]), (200, &json!("Failed")));
+        assert_eq!(failed["error"]["code"], "suspended");
+        let database = CONFIGURATION.replace("attachedDatabaseConfigurations", "databases");
+        let (_, shown) = follower.get_json(&database).await?;
+        let since = &shown["properties"]["suspensionDetails"]["suspensionStartDate"];
+        ensure!(since.is_string(), "{shown}");
+
+        std::fs::write(&first, whole)?;
+        eventually("the attachment has come", async || {
+            Ok(state(&follower).await?.0["provisioningState"] == "Succeeded")
+        })
+        .await?;
+        let (_, done) = follower.get_json(OPERATION).await?;
+        assert_eq!(done["status"], "Succeeded");
+        Ok(())
+    })
+    .await
+}
+
 /// The message of an attach that fails: at once, or in its provisioning state.
 async fn attach_fails(follower: &Node, request: &serde_json::Value) -> Result<String> {
     let (status, answer) = follower.post_json("/v1/attachments", request).await?;

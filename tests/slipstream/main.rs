@@ -7,7 +7,8 @@
 //! The S3 tests need a server. They look for Python with the package `moto` (in
 //! `$SLIPSTREAM_TEST_PYTHON`, else `python3`) and for the program `weed` of SeaweedFS (in
 //! `$SLIPSTREAM_TEST_WEED`, else on the path), and say so when they have to leave something out;
-//! with `SLIPSTREAM_TEST_REQUIRE_S3=1` they fail instead.
+//! with `SLIPSTREAM_TEST_REQUIRE_S3=1` they fail instead. So does the search of a node's memory
+//! with `SLIPSTREAM_TEST_REQUIRE_MEMORY=1`, where one process may not read another's.
 #![allow(
     clippy::disallowed_methods,
     reason = "real processes run on the real clock, and the tests wait for them on it"
@@ -33,6 +34,7 @@ mod flight;
 mod full_disk;
 mod health;
 mod requests;
+mod resources;
 mod sharing;
 mod tls;
 mod types;
