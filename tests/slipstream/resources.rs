@@ -137,10 +137,9 @@ async fn a_request_is_shown_by_the_names_that_its_client_gave() -> Result<()> {
             ensure!(sent.await?.status().is_success(), "{text}");
         }
         let shown = async |command: &str, text: &str| {
-            let rows = leader.command("d", command).await?.into_iter();
-            let mut rows = rows.into_iter().filter(|row| row["Text"] == text);
-            rows.next()
-                .with_context(|| format!("{command} shows {text}"))
+            let rows = leader.command("d", command).await?;
+            let row = rows.into_iter().find(|row| row["Text"] == text);
+            row.with_context(|| format!("{command} shows {text}"))
         };
         for (command, text, door) in [
             (".show queries", "SELECT 41 + 1", "query"),
