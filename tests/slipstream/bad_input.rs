@@ -249,7 +249,10 @@ async fn a52_an_attachment_says_how_far_it_has_come_and_why_it_failed() -> Resul
             );
             Ok::<_, anyhow::Error>((properties, all[0].clone()))
         };
-        assert_eq!(state(&follower).await?.0["provisioningState"], "Succeeded");
+        eventually("the attachment has come", async || {
+            Ok(state(&follower).await?.0["provisioningState"] == "Succeeded")
+        })
+        .await?;
 
         // A leader that takes calls and does not answer them.
         follower.terminate().await?;

@@ -25,6 +25,8 @@ macro_rules! names {
 names! { name_of, COMMANDS, Command:
     Command::Show(_) => "show",
     Command::Follower { .. } => "follower",
+    Command::WhatIf { .. } => "what if",
+    Command::Warm { .. } => "warm",
     Command::CreateDatabase { .. } => "create database",
     Command::DropDatabase { .. } => "drop database",
     Command::PutTables { .. } => "create or alter tables",
@@ -105,9 +107,9 @@ fn check(calls: impl IntoIterator<Item = Call>, but: &[&str]) -> Result<()> {
 
 #[test]
 fn every_command_has_a_row_of_the_leaders_matrix() -> Result<()> {
-    // A follower's own settings are none of a leader's.
+    // A follower's own settings and cache are none of a leader's.
     let calls = operations().into_iter().map(|(_, call)| call);
-    check(calls, &["follower"])
+    check(calls, &["follower", "what if", "warm"])
 }
 
 #[test]

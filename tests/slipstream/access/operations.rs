@@ -357,6 +357,11 @@ pub(super) fn operations_of_a_follower() -> Vec<(Needs, Call)> {
         ),
         (
             Administer,
+            Command(".alter follower database d policy caching hot = 7d with (whatif=true)"),
+        ),
+        (Administer, Command(".warm database d table t")),
+        (
+            Administer,
             Command(".delete follower database d policy caching"),
         ),
         (
