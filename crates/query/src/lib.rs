@@ -29,6 +29,7 @@
 //! ```
 
 mod admission;
+mod bill;
 mod counters;
 mod deadline;
 mod error;

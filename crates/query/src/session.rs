@@ -32,7 +32,7 @@ use crate::{
     ClusterView, Parameters, QueryError, QueryErrorKind, QueryOptions, QueryRuntime, QueryStream,
     RemoteNode, SessionDatabases,
 };
-use crate::{functions, identity, parameters, remote, stack};
+use crate::{bill, functions, identity, parameters, remote, stack};
 
 /// How deep expressions and subqueries may nest. Deeper ones overflow the stack of a thread
 /// before they are planned; nobody writes them by hand.
@@ -371,6 +371,15 @@ impl QuerySession {
         entry.run();
         let state = self.query_state(entry);
         let physical = stack::on_large_stack(|| Ok(block_on(state.create_physical_plan(plan))?))?;
+        let physical = match plan {
+            LogicalPlan::Explain(explain) => {
+                let inner = &explain.plan;
+                let query =
+                    stack::on_large_stack(|| Ok(block_on(state.create_physical_plan(inner))?))?;
+                bill::with_bill(physical, &query, &self.runtime.scans, state.task_ctx()).await?
+            }
+            _ => physical,
+        };
         deadline.check()?;
         Ok((physical, slot, state))
     }

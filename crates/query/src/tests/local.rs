@@ -286,6 +286,38 @@ impl VortexReadAt for Broken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c02_explain_says_what_would_be_read_from_where() {
+    let far = world().await;
+    let mixed = world().await.near(2).await;
+    let bill = async |world: &World, sql: &str| {
+        let rows = world.rows(&format!("EXPLAIN {sql}")).await;
+        let at = rows.iter().position(|row| row.starts_with("reading "));
+        rows[at.expect("a row about reading")..].join(" ")
+    };
+    let sql = "SELECT sum(month) FROM flights WHERE month >= 10000 AND month < 30000";
+    let before = far.requests();
+    let all_far = bill(&far, sql).await;
+    assert!(
+        all_far.contains("flights_db.flights: extents=2, near<=0 B"),
+        "{all_far}"
+    );
+    assert!(all_far.contains("requests<=4"), "{all_far}");
+    assert_eq!(far.requests(), before, "nothing was read");
+    let half = bill(&mixed, sql).await;
+    assert!(
+        half.contains("extents=2, near<=") && half.contains("requests<=2"),
+        "{half}"
+    );
+    assert!(!half.contains("near<=0 B"), "{half}");
+    let none = bill(&far, "SELECT count(*) FROM flights").await;
+    assert!(none.contains("nothing is read"), "{none}");
+    // With the footers in memory, it is the wanted columns' own bytes.
+    far.answer(sql).await;
+    let known = bill(&far, sql).await;
+    assert_ne!(known, all_far);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a58_the_scope_of_a_table_beats_that_of_the_request() {
     let mut world = world().await.near(2).await;
     let count = "SELECT count(*), min(month), max(month) FROM flights";
