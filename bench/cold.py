@@ -130,8 +130,7 @@ def chdb_s3(options, proxy, keys) -> dict:
     session = chdb.session.Session()
     session.query("CREATE DATABASE tpch; USE tpch")
     for table, paths in keys.items():
-        pattern = "{" + ",".join(paths) + "}" if len(paths) > 1 else paths[0]
-        source = f"s3('http://127.0.0.1:{proxy.port}/bench/{pattern}', NOSIGN, 'Parquet')"
+        source = f"s3('http://127.0.0.1:{proxy.port}/bench/{world.pattern(paths)}', NOSIGN, 'Parquet')"
         session.query(f"CREATE VIEW tpch.{table} AS SELECT * FROM {source}")
     threads = os.cpu_count()
     for name in QUERIES:

@@ -22,6 +22,7 @@ def measure(options, data) -> dict:
         files = {
             table: [str(path) for path in extents_of(leader, table, folder / "bucket")] for table in world.TABLES
         }
+        bucket_bytes = sum(os.path.getsize(path) for paths in files.values() for path in paths)
         seconds["DuckDB on the same Parquet"] = duckdb_on_parquet(options, threads, files)
         seconds["DuckDB, native tables"] = duckdb_native(options, threads, files)
         seconds["chDB on the same Parquet"] = chdb_on_parquet(options, threads, files)
@@ -33,7 +34,7 @@ def measure(options, data) -> dict:
         "resident_after_s": here,
         "encoded_after_s": encoded,
         "resident_bytes": cache["ResidentBytes"],
-        "bucket_bytes": sum(os.path.getsize(path) for paths in files.values() for path in paths),
+        "bucket_bytes": bucket_bytes,
         "seconds": seconds,
     }
 
@@ -61,22 +62,21 @@ def duckdb_on_parquet(options, threads, files) -> dict[str, float]:
     with world.duck(threads) as connection:
         for table, paths in files.items():
             connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({paths})")
-        return each(options, "duckdb on parquet", lambda sql: connection.execute(sql).arrow().read_all())
+        return each(options, "duckdb on parquet", lambda sql: connection.sql(sql).to_arrow_table())
 
 
 def duckdb_native(options, threads, files) -> dict[str, float]:
     with world.duck(threads) as connection:
         for table, paths in files.items():
             connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet({paths})")
-        return each(options, "duckdb native", lambda sql: connection.execute(sql).arrow().read_all())
+        return each(options, "duckdb native", lambda sql: connection.sql(sql).to_arrow_table())
 
 
 def chdb_on_parquet(options, threads, files) -> dict[str, float]:
     session = chdb.session.Session()
     session.query("CREATE DATABASE tpch; ")
     for table, paths in files.items():
-        pattern = "{" + ",".join(paths) + "}" if len(paths) > 1 else paths[0]
-        session.query(f"CREATE VIEW tpch.{table} AS SELECT * FROM file('{pattern}', Parquet)")
+        session.query(f"CREATE VIEW tpch.{table} AS SELECT * FROM file('{world.pattern(paths)}', Parquet)")
     session.query("USE tpch")
     settings = f" SETTINGS max_threads = {threads}, joined_subquery_requires_alias = 0"
 

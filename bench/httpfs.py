@@ -19,5 +19,5 @@ for table in tables:
     connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({urls})")
 sql = (pathlib.Path(__file__).parent.parent / "tests" / "tpch" / f"{name}.sql").read_text()
 began = time.perf_counter()
-connection.execute(sql).arrow()
+connection.sql(sql).arrow()
 print(time.perf_counter() - began)

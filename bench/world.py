@@ -22,7 +22,7 @@ def generate(folder: pathlib.Path, scale: str) -> pathlib.Path:
     data = folder / f"tpch-{scale}"
     if not (data / "lineitem.parquet").exists():
         program = pathlib.Path(sysconfig.get_path("scripts")) / "tpchgen-cli"
-        command = [str(program), "parquet", "-s", scale, "--quiet", "--parquet-compression", "ZSTD(1)"]
+        command = [str(program), "parquet", "-s", scale, "--quiet", "--compression=ZSTD(1)", "--row-group-bytes=64MB"]
         subprocess.run([*command, f"--output-dir={data}"], check=True)
     return data
 
@@ -69,6 +69,13 @@ def duck(threads: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute(f"SET threads = {threads}")
     return connection
+
+
+def pattern(paths: list[str]) -> str:
+    """Files of one folder as ClickHouse names several."""
+    folder = pathlib.PurePath(paths[0]).parent
+    names = [pathlib.PurePath(path).name for path in paths]
+    return f"{folder}/" + (names[0] if len(names) == 1 else "{" + ",".join(names) + "}")
 
 
 def best(rounds: int, run) -> float:
