@@ -6,11 +6,10 @@ import sys
 import time
 
 import duckdb
-import duckdb_ext_httpfs
 
 port, name, *tables = sys.argv[1:]
 connection = duckdb.connect(config={"threads": os.cpu_count(), "allow_unsigned_extensions": "true"})
-extension = next(pathlib.Path(duckdb_ext_httpfs.__file__).parent.rglob("*.duckdb_extension"))
+extension = next((pathlib.Path(duckdb.__file__).parent.parent / "duckdb_ext").rglob("httpfs.duckdb_extension"))
 connection.execute(f"LOAD '{extension}'")
 connection.execute("SET enable_http_metadata_cache = false")
 for table in tables:
@@ -19,5 +18,5 @@ for table in tables:
     connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({urls})")
 sql = (pathlib.Path(__file__).parent.parent / "tests" / "tpch" / f"{name}.sql").read_text()
 began = time.perf_counter()
-connection.sql(sql).arrow()
+connection.execute(sql).fetchall()
 print(time.perf_counter() - began)
