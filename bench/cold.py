@@ -41,6 +41,8 @@ def measure(options, data) -> dict:
             result["cold"]["chDB's s3()"] = chdb_s3(options, proxy, keys)
             if python := os.environ.get(HTTPFS_PYTHON):
                 result["cold"]["DuckDB 1.4.4 with httpfs"] = duckdb_httpfs(python, options, proxy, keys)
+            else:
+                print(f"left out: DuckDB's httpfs, since {HTTPFS_PYTHON} names no Python", flush=True)
             result["warming"] = warming(options, folder, port, leader, keys)
     return result
 

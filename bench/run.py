@@ -7,6 +7,10 @@
 Every figure is of this run: each system reads the same files on the same machine, with as many
 threads, one after the other, three times; the best counts. `--only NAME` runs one part of it, and
 leaves the others' results as they were.
+
+Two peers need an environment of their own, and are left out without it. SLIPSTREAM_BENCH_HTTPFS_PYTHON
+names a Python with `duckdb==1.4.4 duckdb-ext-httpfs==1.4.4.20260205`, the newest DuckDB whose httpfs
+comes as a package; SLIPSTREAM_BENCH_ROAPI names the program of `roapi==0.12.7`.
 """
 
 import argparse

@@ -36,6 +36,8 @@ def measure(options, data) -> dict:
         if program := os.environ.get(ROAPI):
             with roapi(program, folder / "bucket", leader) as url:
                 result["systems"]["ROAPI 0.12.7"] = hammer(url, "/api/sql", SQL, {})
+        else:
+            print(f"left out: ROAPI, since {ROAPI} names no program", flush=True)
     print(result["systems"], flush=True)
     return result
 
