@@ -15,6 +15,7 @@ mod conform;
 mod csv;
 mod infer;
 mod json;
+mod nulls;
 mod records;
 mod rejects;
 mod source;

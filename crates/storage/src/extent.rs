@@ -13,6 +13,7 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
@@ -25,12 +26,12 @@ pub const EXTENT_ROWS_MAX: u64 = 1_048_576;
 /// An extent is cut here even when it has few rows: it is encoded in memory, so this bounds what
 /// one ingest holds, and what one reader has to fetch.
 pub const EXTENT_BYTES_MAX: usize = 256 << 20;
-/// Four row groups in a full extent: enough for a scan to run in parallel within one, large
-/// enough that dictionaries and pages pay off.
-pub const ROW_GROUP_ROWS: usize = 262_144;
+/// One row group in a full extent: a cold scan makes a request or two for each. Extents are what
+/// scans run in parallel.
+pub const ROW_GROUP_ROWS: usize = 1_048_576;
 /// A row group of wide rows is cut here, in bytes as Arrow holds them, so that encoding several
 /// at a time stays within memory.
-pub const ROW_GROUP_BYTES: usize = 64 << 20;
+pub const ROW_GROUP_BYTES: usize = 256 << 20;
 /// Level 1 writes twice as fast as level 3 and costs a few per cent of size.
 const ZSTD_LEVEL: i32 = 1;
 /// The fixed end of a Parquet file: length of the metadata, and magic.
@@ -130,40 +131,61 @@ impl ExtentLayout {
     /// # Errors
     /// When a batch does not have the table's columns, in order and type.
     pub fn encode_rows(&self, batches: &[RecordBatch]) -> Result<EncodedRows, EncodeError> {
-        let mut writers = self.columns.create_column_writers(0)?;
-        let columns = self.schema.columns();
-        let mut statistics: Vec<_> = columns
-            .iter()
-            .map(|column| ColumnStatisticsBuilder::new(column.id, column.field.data_type()))
-            .collect();
-        let (mut row_count, mut original_bytes) = (0, 0);
+        Ok(EncodedRows::of(vec![self.encode_columns(batches, 0, 1)?]))
+    }
+
+    /// Encodes every `step`th column of a row group, beginning with the `first`: what
+    /// [`encode_rows`](Self::encode_rows) does, for several threads to do together.
+    ///
+    /// # Errors
+    /// When a batch does not have the table's columns, in order and type.
+    pub fn encode_columns(
+        &self,
+        batches: &[RecordBatch],
+        first: usize,
+        step: usize,
+    ) -> Result<EncodedColumns, EncodeError> {
         for batch in batches {
             self.check(batch)?;
-            let mut leaf_writers = writers.iter_mut();
-            for ((column, array), statistics) in
-                columns.iter().zip(batch.columns()).zip(&mut statistics)
-            {
-                statistics.update(array);
-                for leaf in compute_leaves(&column.field, array)? {
-                    // There are as many writers as leaves, both by the same schema.
-                    if let Some(writer) = leaf_writers.next() {
-                        writer.write(&leaf)?;
-                    }
-                }
-                original_bytes += array_bytes(&array.to_data()) as u64;
-            }
-            row_count += batch.num_rows() as u64;
         }
-        let chunks = writers
-            .into_iter()
-            .map(ArrowColumnWriter::close)
-            .collect::<Result<_, _>>()?;
-        Ok(EncodedRows {
-            chunks,
-            statistics,
-            row_count,
-            original_bytes,
-        })
+        let mut writers = self.columns.create_column_writers(0)?.into_iter();
+        let mut encoded = EncodedColumns {
+            columns: Vec::new(),
+            first,
+            step,
+            row_count: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+            original_bytes: 0,
+        };
+        for (position, column) in self.schema.columns().iter().enumerate() {
+            let leaves = leaf_count(column.field.data_type());
+            let mut writers: Vec<_> = writers.by_ref().take(leaves).collect();
+            if position % step != first {
+                continue;
+            }
+            let mut statistics = ColumnStatisticsBuilder::new(column.id, column.field.data_type());
+            for batch in batches {
+                let array = batch.column(position);
+                statistics.update(array);
+                let leaves = compute_leaves(&column.field, array)?;
+                if leaves.len() != writers.len() {
+                    return Err(ParquetError::General(format!(
+                        "column '{}' has {} leaves, and {} were laid out",
+                        column.field.name(),
+                        leaves.len(),
+                        writers.len()
+                    ))
+                    .into());
+                }
+                for (writer, leaf) in writers.iter_mut().zip(leaves) {
+                    writer.write(&leaf)?;
+                }
+                encoded.original_bytes += array_bytes(&array.to_data()) as u64;
+            }
+            let chunks = writers.into_iter().map(ArrowColumnWriter::close);
+            let chunks = chunks.collect::<Result<_, _>>()?;
+            encoded.columns.push((chunks, statistics));
+        }
+        Ok(encoded)
     }
 
     fn check(&self, batch: &RecordBatch) -> Result<(), EncodeError> {
@@ -188,6 +210,62 @@ impl ExtentLayout {
             expected: describe(&expected),
             found: describe(&found),
         })
+    }
+}
+
+/// Some columns of a row group, encoded.
+pub struct EncodedColumns {
+    /// For each of them the chunks of its leaves, and its statistics.
+    columns: Vec<(Vec<ArrowColumnChunk>, ColumnStatisticsBuilder)>,
+    first: usize,
+    step: usize,
+    row_count: u64,
+    original_bytes: u64,
+}
+
+impl fmt::Debug for EncodedColumns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncodedColumns")
+            .field("first", &self.first)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EncodedRows {
+    /// A row group of shares that are all its columns together.
+    pub fn of(shares: Vec<EncodedColumns>) -> Self {
+        let mut rows = Self {
+            chunks: Vec::new(),
+            statistics: Vec::new(),
+            row_count: shares.first().map_or(0, |share| share.row_count),
+            original_bytes: shares.iter().map(|share| share.original_bytes).sum(),
+        };
+        let placed = shares.into_iter().flat_map(|share| {
+            let positions = (share.first..).step_by(share.step);
+            positions.zip(share.columns)
+        });
+        let mut columns: Vec<_> = placed.collect();
+        columns.sort_unstable_by_key(|(position, _)| *position);
+        for (_, (chunks, statistics)) in columns {
+            rows.chunks.extend(chunks);
+            rows.statistics.push(statistics);
+        }
+        rows
+    }
+}
+
+/// Columns of a Parquet file that hold one column of a table.
+fn leaf_count(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::Map(field, _) => leaf_count(field.data_type()),
+        DataType::Struct(fields) => fields.iter().map(|f| leaf_count(f.data_type())).sum(),
+        _ => 1,
     }
 }
 

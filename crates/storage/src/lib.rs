@@ -46,8 +46,8 @@ pub use bucket::{BucketReader, FORMAT_VERSION};
 pub use connection::BucketConnection;
 pub use error::{StorageError, StorageErrorKind};
 pub use extent::{
-    EXTENT_BYTES_MAX, EXTENT_ROWS_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler,
-    ExtentEncoder, ExtentLayout, ROW_GROUP_BYTES, ROW_GROUP_ROWS, check_storable,
+    EXTENT_BYTES_MAX, EXTENT_ROWS_MAX, EncodeError, EncodedColumns, EncodedExtent, EncodedRows,
+    ExtentAssembler, ExtentEncoder, ExtentLayout, ROW_GROUP_BYTES, ROW_GROUP_ROWS, check_storable,
 };
 pub use metered::RequestCounts;
 pub use path::BucketPath;

@@ -11,7 +11,6 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use regex::Regex;
 use slipstream_frontend::{ServiceError, TextOptions};
 use slipstream_model::TableSchema;
 use tokio::sync::Semaphore;
@@ -19,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::nulls::NullTexts;
 use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
@@ -29,8 +29,7 @@ use super::{BATCH_ROWS, BatchStream};
 #[derive(Debug, Clone)]
 struct Dialect {
     delimiter: u8,
-    /// Matches a text that means null, whole.
-    nulls: Regex,
+    nulls: NullTexts,
 }
 
 impl Dialect {
@@ -40,12 +39,9 @@ impl Dialect {
                 "the delimiter must be an ASCII character, not a quote or end of line",
             ));
         }
-        let nulls: Vec<_> = text.nulls.iter().map(|null| regex::escape(null)).collect();
-        let nulls = Regex::new(&format!("^(?:|{})$", nulls.join("|")))
-            .map_err(|error| ServiceError::invalid(error.to_string()))?;
         Ok(Self {
             delimiter: text.delimiter,
-            nulls,
+            nulls: NullTexts::new(&text.nulls)?,
         })
     }
 
@@ -284,7 +280,7 @@ fn infer(dialect: &Dialect, names: Vec<String>, sample: &[Block]) -> Schema {
         {
             for (column, value) in record.iter().enumerate() {
                 let value = String::from_utf8_lossy(value);
-                inference.see(column, (!dialect.nulls.is_match(&value)).then_some(&*value));
+                inference.see(column, (!dialect.nulls.is_null(&value)).then_some(&*value));
             }
             left -= 1;
         }
@@ -307,20 +303,28 @@ struct Decode {
 }
 
 impl Decode {
-    fn decoder(&self, projection: Option<usize>) -> Decoder {
-        let builder = ReaderBuilder::new(Arc::clone(&self.file))
-            .with_delimiter(self.dialect.delimiter)
-            .with_null_regex(self.dialect.nulls.clone())
+    /// Decodes records, or one column of them.
+    fn decode(
+        &self,
+        records: &[u8],
+        column: Option<usize>,
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
+        let delimiter = self.dialect.delimiter;
+        let mut builder = ReaderBuilder::new(Arc::clone(&self.file))
+            .with_delimiter(delimiter)
             .with_batch_size(BATCH_ROWS);
-        match projection {
-            Some(column) => builder.with_projection(vec![column]).build_decoder(),
-            None => builder.build_decoder(),
+        if let Some(pattern) = self.dialect.nulls.pattern_for(records, delimiter) {
+            builder = builder.with_null_regex(pattern.clone());
         }
+        if let Some(column) = column {
+            builder = builder.with_projection(vec![column]);
+        }
+        decode(builder.build_decoder(), records)
     }
 
     /// The fast way: the whole block at once. When anything does not fit, the slow way finds it.
     fn block(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
-        if let Ok(batches) = decode(self.decoder(None), &block.bytes)
+        if let Ok(batches) = self.decode(&block.bytes, None)
             && let Ok(batches) = batches
                 .iter()
                 .map(|batch| self.conform.batch(batch))
@@ -349,7 +353,7 @@ impl Decode {
             return Ok(());
         };
         let bytes = &block.bytes[first.bytes.start..last.bytes.end];
-        if let Ok(decoded) = decode(self.decoder(None), bytes)
+        if let Ok(decoded) = self.decode(bytes, None)
             && let Ok(decoded) = decoded
                 .iter()
                 .map(|batch| self.conform.batch(batch))
@@ -425,7 +429,7 @@ impl Decode {
             }
         }
         for (column, value) in record.iter().enumerate() {
-            let decoded = decode(self.decoder(Some(column)), raw);
+            let decoded = self.decode(raw, Some(column));
             let fits = decoded.is_ok_and(|batches| {
                 batches
                     .iter()
@@ -433,7 +437,7 @@ impl Decode {
             });
             if !fits {
                 let text = String::from_utf8_lossy(value);
-                let is_null = self.dialect.nulls.is_match(&text);
+                let is_null = self.dialect.nulls.is_null(&text);
                 let reason = if is_null {
                     "is null, and the column is NOT NULL".to_owned()
                 } else {

@@ -1,5 +1,7 @@
 //! Where the records of a text end.
 
+use memchr::{memchr, memchr2};
+
 /// How records are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Records {
@@ -45,7 +47,9 @@ impl Scanner {
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Option<usize> {
         let is_plain = self.state != State::InQuotes && self.state != State::BehindQuote;
         let delimiter = match self.records {
-            Records::Quoted { delimiter } if !is_plain || bytes.contains(&b'"') => delimiter,
+            Records::Quoted { delimiter } if !is_plain || memchr(b'"', bytes).is_some() => {
+                delimiter
+            }
             _ => {
                 // Without a quote nothing but the end of a line matters.
                 if let (Records::Quoted { delimiter }, Some(last)) = (self.records, bytes.last()) {
@@ -58,21 +62,40 @@ impl Scanner {
                 return bytes.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
             }
         };
-        let (mut state, mut end) = (self.state, None);
-        for (position, byte) in bytes.iter().enumerate() {
-            state = match (state, *byte) {
-                (State::InQuotes, b'"') => State::BehindQuote,
-                (State::InQuotes, _) | (State::StartOfValue | State::BehindQuote, b'"') => {
-                    State::InQuotes
+        let (mut state, mut end, mut at) = (self.state, None, 0);
+        // Outside of quotes only quotes and ends of lines matter, and within them only quotes.
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match state {
+                State::InQuotes => match memchr(b'"', rest) {
+                    Some(quote) => (state, at) = (State::BehindQuote, at + quote + 1),
+                    None => break,
+                },
+                State::BehindQuote if rest[0] == b'"' => (state, at) = (State::InQuotes, at + 1),
+                _ => {
+                    let found = memchr2(b'"', b'\n', rest);
+                    let passed = found.unwrap_or(rest.len());
+                    // What stands right before decides whether a value begins here.
+                    state = match rest[..passed].last() {
+                        None if state == State::BehindQuote => State::InValue,
+                        None => state,
+                        Some(last) if *last == delimiter || *last == b'\r' => State::StartOfValue,
+                        Some(_) => State::InValue,
+                    };
+                    at += passed;
+                    let Some(byte) = found.map(|_| bytes[at]) else {
+                        break;
+                    };
+                    at += 1;
+                    if byte == b'\n' {
+                        (state, end) = (State::StartOfValue, Some(at));
+                    } else if state == State::StartOfValue {
+                        state = State::InQuotes;
+                    } else {
+                        state = State::InValue;
+                    }
                 }
-                (_, b'\n') => {
-                    end = Some(position + 1);
-                    State::StartOfValue
-                }
-                (_, b'\r') => State::StartOfValue,
-                (_, byte) if byte == delimiter => State::StartOfValue,
-                _ => State::InValue,
-            };
+            }
         }
         self.state = state;
         end

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use memchr::memchr_iter;
 use slipstream_frontend::{ErrorKind, ServiceError};
 use tokio::sync::Semaphore;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -161,7 +162,7 @@ impl Cutter<'_> {
 
     fn send(&mut self, bytes: Vec<u8>) -> Result<(), Stop> {
         let first_line = self.line;
-        self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line += memchr_iter(b'\n', &bytes).count() as u64;
         let block = Block {
             bytes: bytes.into(),
             first_line,

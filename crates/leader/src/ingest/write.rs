@@ -1,9 +1,11 @@
 //! Batches to extents in the bucket.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use futures::{Stream, StreamExt, TryStreamExt};
+use arrow::array::{Array, ArrayRef, RecordBatch, Scalar};
+use arrow::compute::kernels::cmp;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Extent, ExtentId, TableSchema};
 use slipstream_storage::{
@@ -19,6 +21,11 @@ use super::blocking::{compute, cores, died};
 /// Extents of one ingest that are on their way to the bucket at one time. Each is whole in
 /// memory; more of them would not make one connection faster.
 pub(super) const UPLOADS_MAX: usize = 4;
+
+/// Row groups of one ingest that are encoded at one time; the cores share out their columns.
+const GROUPS_MAX: usize = 4;
+/// A full extent leaves at most this part of its rows to the next.
+const SHARE_LEFT_MAX: u64 = 16;
 
 /// Encodes rows and uploads the extents, in the rows' order. Row groups are encoded in parallel,
 /// while the extents before them are on their way.
@@ -43,7 +50,7 @@ where
     let rows = layout.clone();
     let encoded = group(checked, context.options.extent_rows_max)
         .map(|group| encode(context, rows.clone(), group))
-        .buffered(cores());
+        .buffered(GROUPS_MAX.min(cores()));
     assemble(encoded, layout)
         .map(|extent| finish(context, extent))
         .buffered(UPLOADS_MAX)
@@ -80,12 +87,15 @@ struct Group {
 struct Grouper<S> {
     source: S,
     waiting: VecDeque<RecordBatch>,
+    /// What the source gave when it was looked at ahead.
+    seen: Option<Result<RecordBatch, ServiceError>>,
     rows_in_extent: u64,
     extent_rows_max: u64,
     ended: bool,
 }
 
-/// Cuts the rows into row groups, so that extents end exactly where they are full.
+/// Cuts the rows into row groups, so that extents end where they are full, or a few rows before
+/// when rows that belong together would be torn apart.
 fn group<S>(
     source: S,
     extent_rows_max: u64,
@@ -96,6 +106,7 @@ where
     let grouper = Grouper {
         source: Box::pin(source),
         waiting: VecDeque::new(),
+        seen: None,
         rows_in_extent: 0,
         extent_rows_max,
         ended: false,
@@ -136,6 +147,7 @@ where
         self.rows_in_extent += rows as u64;
         let ends_extent = self.rows_in_extent >= self.extent_rows_max;
         if ends_extent {
+            self.keep_together(&mut batches);
             self.rows_in_extent = 0;
         }
         Ok(Some(Group {
@@ -144,12 +156,41 @@ where
         }))
     }
 
+    /// Leaves the last rows of a full extent to the next one, when that begins with rows of the same
+    /// key. Then no key stands in two extents, and each can be aggregated without the others.
+    fn keep_together(&mut self, batches: &mut [RecordBatch]) {
+        // What is not here yet is not waited for: a full extent goes on its way.
+        if self.waiting.is_empty() && !self.ended && self.seen.is_none() {
+            match self.source.next().now_or_never() {
+                Some(Some(next)) => self.seen = Some(next),
+                Some(None) => self.ended = true,
+                None => {}
+            }
+        }
+        let seen = self.seen.as_ref().and_then(|seen| seen.as_ref().ok());
+        let next = self.waiting.front().or(seen);
+        let next = next.filter(|batch| batch.num_rows() > 0);
+        let (Some(last), Some(next)) = (batches.last_mut(), next) else {
+            return;
+        };
+        let torn = rows_of_next_key(last, next);
+        if torn as u64 * SHARE_LEFT_MAX <= self.rows_in_extent {
+            let kept = last.num_rows() - torn;
+            self.waiting.push_front(last.slice(kept, torn));
+            *last = last.slice(0, kept);
+        }
+    }
+
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>, ServiceError> {
         if let Some(batch) = self.waiting.pop_front() {
             return Ok(Some(batch));
         }
         while !self.ended {
-            match self.source.try_next().await? {
+            let next = match self.seen.take() {
+                Some(seen) => Some(seen?),
+                None => self.source.try_next().await?,
+            };
+            match next {
                 Some(batch) if batch.num_rows() == 0 => {}
                 Some(batch) => return Ok(Some(batch)),
                 None => self.ended = true,
@@ -157,6 +198,27 @@ where
         }
         Ok(None)
     }
+}
+
+/// How many rows at the end of a batch have the key that the next batch begins with. A key is the
+/// first column whose values ascend and change.
+fn rows_of_next_key(batch: &RecordBatch, next: &RecordBatch) -> usize {
+    let pairs = batch.columns().iter().zip(next.columns());
+    let torn = |(values, next): (&ArrayRef, &ArrayRef)| {
+        let (length, first) = (values.len(), next.slice(0, 1));
+        if values.null_count() > 0 || first.null_count() > 0 || values.data_type().is_nested() {
+            return None;
+        }
+        let (before, after) = (values.slice(0, length - 1), values.slice(1, length - 1));
+        let ascends = cmp::lt_eq(&before, &after).ok()?.false_count() == 0;
+        let last = values.slice(length - 1, 1);
+        let goes_on = cmp::lt_eq(&last, &first).ok()?.value(0);
+        let same = cmp::eq(values, &Scalar::new(first)).ok()?;
+        // As the values ascend, those that are the same stand at the end.
+        let torn = same.true_count();
+        (ascends && goes_on && torn < length).then_some(torn)
+    };
+    pairs.filter_map(torn).next().unwrap_or(0)
 }
 
 async fn encode(
@@ -168,9 +230,19 @@ async fn encode(
         batches,
         ends_extent,
     } = group?;
-    let encode = move || layout.encode_rows(&batches);
-    let rows = compute(&context.encoding, encode).await?;
-    Ok((rows.map_err(encoding)?, ends_extent))
+    let (layout, batches) = (Arc::new(layout), Arc::new(batches));
+    // The columns are shared out, so that no core idles while another has the last group.
+    let step = cores();
+    let shares = (0..step).map(|first| {
+        let (layout, batches) = (Arc::clone(&layout), Arc::clone(&batches));
+        compute(&context.encoding, move || {
+            layout.encode_columns(&batches, first, step)
+        })
+    });
+    let shares = futures::future::try_join_all(shares).await?;
+    let shares: Result<Vec<_>, _> = shares.into_iter().collect();
+    let rows = EncodedRows::of(shares.map_err(encoding)?);
+    Ok((rows, ends_extent))
 }
 
 /// Ends an extent and brings it to the bucket.

@@ -68,6 +68,47 @@ async fn full_extents_are_uploaded_while_the_source_is_still_open() {
 }
 
 #[tokio::test]
+async fn an_extent_ends_with_the_last_row_of_a_key() {
+    let mut world = World::new().await;
+    world.context.options.extent_rows_max = 100;
+    let schema = table(&[("n", DataType::Int64, false)]);
+    // Cut within a batch, and between two: rows 98 to 130 have one key.
+    for lengths in [vec![250], vec![100, 150]] {
+        let keys = (0..250).map(|row| if (98..=130).contains(&row) { 98 } else { row });
+        let keys: Vec<i64> = keys.collect();
+        let mut rows = keys.as_slice();
+        let batches = lengths.iter().map(|length| {
+            let (batch, rest) = rows.split_at(*length);
+            rows = rest;
+            let values = Int64Array::from(batch.to_vec());
+            Ok::<_, ServiceError>(
+                RecordBatch::try_new(schema.arrow(), vec![Arc::new(values)]).expect("batch"),
+            )
+        });
+        let batches: Vec<_> = batches.collect();
+        let written = write_extents(&world.context, &schema, futures::stream::iter(batches)).await;
+        let extents = written.expect("written");
+        let rows: Vec<_> = extents.iter().map(|extent| extent.row_count).collect();
+        assert_eq!(rows, [98, 100, 52]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_fills_an_extent_is_torn() {
+    let mut world = World::new().await;
+    world.context.options.extent_rows_max = 100;
+    let schema = table(&[("n", DataType::Int64, false)]);
+    let values = Int64Array::from(vec![7; 150]);
+    let batch = RecordBatch::try_new(schema.arrow(), vec![Arc::new(values)]).expect("batch");
+    let batches = futures::stream::iter([Ok::<_, ServiceError>(batch)]);
+    let extents = write_extents(&world.context, &schema, batches)
+        .await
+        .expect("written");
+    let rows: Vec<_> = extents.iter().map(|extent| extent.row_count).collect();
+    assert_eq!(rows, [100, 50]);
+}
+
+#[tokio::test]
 async fn a_bucket_that_does_not_answer_stops_the_source_and_no_other_ingest() {
     const ROWS: i64 = 100;
     let mut world = World::new().await;
@@ -117,7 +158,7 @@ async fn a_null_where_none_may_be_is_refused_by_name() {
 
 #[tokio::test]
 async fn rows_of_wide_texts_make_smaller_row_groups() {
-    // Each batch is one text of 1 MiB: 100 of them are more than one row group may hold.
+    // Each batch is one text of 1 MiB: 400 of them are more than one row group may hold.
     const TEXT_BYTES: usize = 1 << 20;
     let world = World::new().await;
     let schema = table(&[("s", DataType::Utf8View, true)]);
@@ -126,7 +167,7 @@ async fn rows_of_wide_texts_make_smaller_row_groups() {
         let column = arrow::array::StringViewArray::from_iter_values([text]);
         RecordBatch::try_new(schema.arrow(), vec![Arc::new(column)]).expect("valid")
     };
-    let batches = futures::stream::repeat_with(|| Ok::<_, ServiceError>(batch())).take(100);
+    let batches = futures::stream::repeat_with(|| Ok::<_, ServiceError>(batch())).take(400);
     let extents = write_extents(&world.context, &schema, batches)
         .await
         .expect("written");
