@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -198,16 +199,19 @@ async fn serve_http(
         shutdown.cancelled().await;
         stops.graceful_shutdown(None);
     });
+    // An answer is written in several pieces, and the last of them must not wait for the client to have
+    // acknowledged the first.
     let service = http::router(gate).into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.into_std()?;
     let served = match tls {
         None => {
-            let server = axum_server::from_tcp(listener)?;
+            let server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor);
             server.handle(handle).serve(service).await
         }
         Some(tls) => {
             let config = RustlsConfig::from_pem(tls.certificate, tls.key).await?;
             let server = axum_server::from_tcp_rustls(listener, config)?;
+            let server = server.map(|tls| tls.acceptor(NoDelayAcceptor));
             server.handle(handle).serve(service).await
         }
     };
