@@ -72,6 +72,15 @@ def queries(transcript: nodes.Transcript, node: nodes.Node) -> None:
         frame = dataframe_from_result_table(answer.primary_results[0])
         expect(list(frame["number"]), [1, 2])
         expect(float(frame["ratio"].sum()), 0.5)
+    with transcript.check(f"{node.cluster}: what a query read of each table"):
+        answer = client.execute_query(DATABASE, "SELECT sum(number) AS total FROM kinds WHERE ratio < 1")
+        expect(answer.primary_results[0][0]["total"], 1)
+        cost = json.loads(answer["QueryCompletionInformation"][1]["Payload"])
+        expect(cost["input_dataset_statistics"]["extents"], {"total": 1, "scanned": 1})
+        expect(cost["slipstream"]["tables"][f"{DATABASE}.kinds"]["extentsScanned"], 1)
+        status = client.execute_mgmt(DATABASE, "SELECT sum(number) AS total FROM kinds WHERE ratio < 1").tables[2]
+        cost = json.loads(status[1]["StatusDescription"])
+        expect(cost["slipstream"]["tables"][f"{DATABASE}.kinds"]["extentsScanned"], 1)
     with transcript.check(f"{node.cluster}: {ROWS} rows, streamed"):
         answer = client.execute_streaming_query(DATABASE, f"SELECT value AS n FROM generate_series(1, {ROWS})")
         total = count = 0

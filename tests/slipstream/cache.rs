@@ -1,5 +1,11 @@
 //! A follower's cache: its own policy, on its own disk.
 
+mod faults;
+mod policies;
+mod scan;
+mod seed;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -235,12 +241,63 @@ async fn years(site: &Site, to: i32) -> Result<Node> {
 }
 
 async fn cached_follower(site: &Site, leader: &Node) -> Result<Node> {
-    let address = format!("{}={}", leader.cluster(), leader.grpc_url());
-    let options = ["--leader", &address, "--cache-disk-bytes", "100MB"];
-    let mut follower = site.start("follower", "south", "south", &options).await?;
-    follower.wait_ready().await?;
+    let follower = follower_with_cache(site, leader, "100MB").await?;
     follower.attach(leader, "d").await?;
     Ok(follower)
+}
+
+/// A follower that has nothing attached yet, with so much disk for its cache.
+async fn follower_with_cache(site: &Site, leader: &Node, disk_bytes: &str) -> Result<Node> {
+    let address = format!("{}={}", leader.cluster(), leader.grpc_url());
+    let options = ["--leader", &address, "--cache-disk-bytes", disk_bytes];
+    let mut follower = site.start("follower", "south", "south", &options).await?;
+    follower.wait_ready().await?;
+    Ok(follower)
+}
+
+/// What `.show cache` says of a table; null when nothing of it is hot.
+async fn cache_of(follower: &Node, table: &str) -> Result<Value> {
+    let rows = follower.command("", ".show cache").await?;
+    let row = rows.into_iter().find(|row| row["TableName"] == table);
+    Ok(row.unwrap_or_default())
+}
+
+/// What a query has read from where, by the id that its answer names.
+async fn reads_of(node: &Node, query_id: &str) -> Result<Value> {
+    let queries = node.command("d", ".show queries").await?;
+    let query = queries
+        .into_iter()
+        .find(|row| row["RootActivityId"] == query_id);
+    let mut query = query.with_context(|| format!("no query {query_id} in the log"))?;
+    Ok(query["CacheStatistics"].take())
+}
+
+/// The ids of a table's extents that were made at a moment or after it; of all when it is "".
+async fn extents_since(
+    node: &Node,
+    database: &str,
+    table: &str,
+    moment: &str,
+) -> Result<BTreeSet<String>> {
+    let extents = node
+        .command(database, &format!(".show table {table} extents"))
+        .await?;
+    let extents = extents
+        .iter()
+        .filter(|extent| extent["MaxCreatedOn"].as_str() >= Some(moment));
+    extents
+        .map(|extent| Ok(extent["ExtentId"].as_str().context("an id")?.to_owned()))
+        .collect()
+}
+
+/// The ids of the extents whose files are on the disk.
+fn extents_on_disk(follower: &Node) -> Result<BTreeSet<String>> {
+    let names = hot_files(follower)?.into_iter().filter_map(|path| {
+        let name = path.file_stem()?.to_str()?;
+        let is_id = name.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        is_id.then(|| name.to_owned())
+    });
+    Ok(names.collect())
 }
 
 /// The files of hot extents.

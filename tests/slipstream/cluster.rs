@@ -1,6 +1,7 @@
 //! A leader, followers and a bucket, as processes on this machine.
 
 mod client;
+mod disk;
 mod node;
 mod s3;
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 pub(crate) use client::{ApiError, Client, read_stream, write_stream};
+pub(crate) use disk::Disk;
 pub(crate) use node::{Node, program};
 pub(crate) use s3::Recorder;
 use s3::Server;

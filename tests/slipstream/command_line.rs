@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::{Node, Site, Store, program, read_stream};
+use crate::cluster::{Node, Site, Store, eventually, program, read_stream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_can_rely_on_the_command_line() -> Result<()> {
@@ -208,6 +208,108 @@ fn failures_have_a_status(leader: &Node) -> Result<()> {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains("127.0.0.1:1"), "names the address: {said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b11_a_follower_is_warmed_from_the_command_line() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("leader").await?;
+        leader.create_database("d").await?;
+        let mut extent_bytes = 0;
+        for year in 2020..2026 {
+            let options = format!("format=csv&create=true&creation_time={year}-01-01T00:00:00Z");
+            let rows = format!("year\n{year}\n");
+            let receipt = leader.ingest("d", "t", &options, rows).await?;
+            extent_bytes = receipt["size_bytes"].as_u64().context("a size")?;
+        }
+        all_of_it(&leader, &follower(site, &leader, "wide", &[]).await?).await?;
+        // Nearly four extents, in the 95 % that whole extents may take: each has its hashes besides.
+        let disk = (extent_bytes * 15 / 4 * 100 / 95).to_string();
+        let narrow = ["--cache-disk-bytes", &disk, "--cache-form", "parquet"];
+        let narrow = follower(site, &leader, "narrow", &narrow).await?;
+        let said = succeeds(&run(&narrow, &["warm", "d"], "")?)?;
+        ensure!(
+            said.contains("as warm as the disk allows: 3 of 6 extents"),
+            "{said}"
+        );
+        // An extent in half a minute.
+        let slow = follower(site, &leader, "slow", &["--cache-bandwidth", "20"]).await?;
+        interrupted(&slow).await
+    })
+    .await
+}
+
+/// A follower with a cache, `d` attached.
+async fn follower(site: &Site, leader: &Node, name: &str, arguments: &[&str]) -> Result<Node> {
+    let address = format!("{}={}", leader.cluster(), leader.grpc_url());
+    let mut all = vec!["--leader", &address];
+    if !arguments.contains(&"--cache-disk-bytes") {
+        all.extend(["--cache-disk-bytes", "100MB"]);
+    }
+    all.extend(arguments);
+    let mut follower = site.start("follower", name, name, &all).await?;
+    follower.wait_ready().await?;
+    follower.attach(leader, "d").await?;
+    Ok(follower)
+}
+
+async fn all_of_it(leader: &Node, follower: &Node) -> Result<()> {
+    let said = succeeds(&run(follower, &["warm", "d"], "")?)?;
+    ensure!(
+        said.starts_with("database 'd' is warm: 6 extents") && said.lines().count() == 1,
+        "{said}"
+    );
+    let arguments = ["warm", "d", "--table", "t", "--no-wait"];
+    let said = succeeds(&run(follower, &arguments, "")?)?;
+    ensure!(said.contains("table 't' of database 'd'"), "{said}");
+    ensure!(said.contains("6 of 6 extents"), "{said}");
+    for (node, table, phrase) in [
+        (follower, "u", "no table 'u'"),
+        (leader, "t", "does not follow"),
+    ] {
+        let refused = run(node, &["warm", "d", "-t", table], "")?;
+        assert_eq!(refused.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&refused.stderr);
+        ensure!(error.contains(phrase), "{error}");
+    }
+    let nothing = ".alter follower database d policy caching hot = 0d";
+    follower.command("d", nothing).await?;
+    eventually("nothing is hot", async || {
+        let cache = follower.command("", ".show cache").await?;
+        Ok(cache[0]["HotExtents"] == 0)
+    })
+    .await?;
+    let said = succeeds(&run(follower, &["warm", "d"], "")?)?;
+    ensure!(said.contains("nothing of database 'd' is hot"), "{said}");
+    Ok(())
+}
+
+/// Ctrl-C ends the waiting, not the warming.
+async fn interrupted(follower: &Node) -> Result<()> {
+    let waiting = program()
+        .args(["warm", "d", "--url", &follower.http_url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    eventually("the follower is asked how far it is", async || {
+        let commands = follower.command("", ".show commands").await?;
+        let texts = commands.iter().map(|command| command["Text"].as_str());
+        Ok(texts.flatten().any(|text| text == ".show cache"))
+    })
+    .await?;
+    let sent = Command::new("kill")
+        .args(["-INT", &waiting.id().to_string()])
+        .status()
+        .context("run kill")?;
+    ensure!(sent.success(), "kill -INT: {sent}");
+    let ended = waiting.wait_with_output()?;
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stdout, b"");
+    let error = String::from_utf8_lossy(&ended.stderr);
+    ensure!(error.contains("goes on warming database 'd'"), "{error}");
+    let cache = follower.command("", ".show cache").await?;
+    ensure!(cache[0]["WaitingExtents"].as_u64() > Some(0), "{cache:?}");
     Ok(())
 }
 

@@ -85,6 +85,25 @@ async fn freshness(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
     Ok(serde_json::from_slice(&first.app_metadata)?)
 }
 
+/// What the last message of an answer says about what it cost.
+async fn statistics(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
+    let endpoint = info.endpoint.first().context("an endpoint")?;
+    let ticket = endpoint
+        .ticket
+        .clone()
+        .context("an endpoint has a ticket")?;
+    let mut request = tonic::Request::new(ticket);
+    request.metadata_mut().insert("database", "d".parse()?);
+    let mut messages = flight.inner_mut().do_get(request).await?.into_inner();
+    let mut last = None;
+    while let Some(message) = messages.message().await? {
+        last = Some(message);
+    }
+    let last = last.context("a message")?;
+    let said: Value = serde_json::from_slice(&last.app_metadata)?;
+    Ok(said["statistics"].clone())
+}
+
 /// The texts of a column.
 fn texts(batch: &RecordBatch, column: &str) -> Result<Vec<String>> {
     let array = batch
@@ -182,6 +201,10 @@ async fn statements(flight: &mut Flight) -> Result<()> {
             "app_metadata tells the {name}: {freshness}"
         );
     }
+    let statistics = statistics(flight, &info).await?;
+    assert_eq!(statistics["rows"], 2, "{statistics}");
+    let of_table = &statistics["tables"]["d.item"];
+    assert_eq!(of_table["extentsScanned"], 1, "{statistics}");
     let batch = fetch(flight, info).await?;
     assert_eq!(
         batch.column(0).as_primitive::<Int64Type>().values(),

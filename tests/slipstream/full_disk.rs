@@ -1,14 +1,12 @@
 //! The disk that the bucket stands on is full.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::cluster::{Site, Store};
+use crate::cluster::{Disk, Site, Store};
 
 /// Size of the disk, and of the file that fills most of it.
 const DISK_MEBIBYTES: usize = 8;
@@ -21,7 +19,7 @@ async fn a_full_disk_refuses_the_ingest_and_loses_nothing() -> Result<()> {
     Site::run(Store::Directory, async |site| {
         let bucket = site.bucket_directory();
         std::fs::create_dir(&bucket)?;
-        let Some(_disk) = SmallDisk::mount(&bucket)? else {
+        let Some(_disk) = Disk::small(&bucket, DISK_MEBIBYTES)? else {
             return Ok(());
         };
         let mut leader = site.leader("leader").await?;
@@ -62,40 +60,4 @@ fn random_rows() -> Result<String> {
         writeln!(csv, "{},{}", random.random::<i64>(), random.random::<i64>())?;
     }
     Ok(csv)
-}
-
-/// A small file system in memory, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts it; `None` where that is not allowed, and says so.
-    fn mount(path: &Path) -> Result<Option<Self>> {
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={DISK_MEBIBYTES}m"),
-                "slipstream-test",
-            ])
-            .arg(path)
-            .output()
-            .context("run mount")?;
-        if !mounted.status.success() {
-            let why = String::from_utf8_lossy(&mounted.stderr);
-            eprintln!(
-                "SKIPPED: this test needs the right to mount a small disk: {}",
-                why.trim()
-            );
-            return Ok(None);
-        }
-        Ok(Some(Self(path.to_owned())))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a node of a failed test may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

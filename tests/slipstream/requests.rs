@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use crate::cluster::{Node, Site, Store};
 
@@ -113,6 +114,37 @@ async fn a_node_counts_its_own_requests() -> Result<()> {
                 "a follower never asks for a {operation}"
             );
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a66_an_answer_says_what_it_cost_of_each_table() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("leader").await?;
+        let follower = follower_of_days(site, &leader).await?;
+        let ask = follower
+            .ask("d", "SELECT sum(n + 3) AS total FROM days")
+            .with("statistics", json!(true));
+        let answer = ask.clone().body("application/json").await?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        ensure!(answer["rows"][0]["total"].as_i64() > Some(0), "{answer}");
+        let cost = &answer["statistics"];
+        assert_eq!(cost["rows"], 1, "{answer}");
+        let of_table = &cost["tables"]["d.days"];
+        assert_eq!(of_table["extentsScanned"], DAYS, "{answer}");
+        ensure!(of_table["requests"].as_u64() >= Some(DAYS), "{answer}");
+        ensure!(of_table["coldMissBytes"].as_u64() > Some(0), "{answer}");
+        assert_eq!(of_table["hotHitBytes"], 0, "there is no cache: {answer}");
+        assert_eq!(&cost["reads"], of_table, "nothing else was read");
+        // Who asks for Arrow and does not read on has the rows as ever.
+        let (_, batches) = ask.arrow().await?;
+        assert_eq!(batches.iter().map(|b| b.num_rows()).sum::<usize>(), 1);
+        // What it cost is what the next estimate is made of.
+        let sql = "EXPLAIN SELECT sum(n + 3) AS total FROM days";
+        let explained = follower.sql("d", sql).await?.text();
+        ensure!(explained.contains("measured"), "{explained}");
         Ok(())
     })
     .await

@@ -10,6 +10,7 @@
 //! payload was made from; it is the last thing written, so a file without one is not whole.
 
 use std::fs::File;
+use std::hash::Hasher;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -67,24 +68,71 @@ pub struct CheckedFile {
     hashes: Vec<u64>,
 }
 
-/// Writes a whole file to `to`, which has no name yet that anybody looks for.
-///
-/// # Errors
-/// When the disk does not take it.
-pub(crate) fn write(to: &mut File, payload: &[u8], source: &Source) -> io::Result<u64> {
-    let mut end = Vec::new();
-    for block in payload.chunks(BLOCK_BYTES as usize) {
-        end.extend_from_slice(&XxHash3_64::oneshot(block).to_le_bytes());
+/// Writes a file piece by piece.
+pub(crate) struct CheckedWriter<W> {
+    to: W,
+    /// Of the block that is not full yet.
+    hash: XxHash3_64,
+    payload_bytes: u64,
+    /// The hashes of full blocks; later all that stands behind the payload.
+    end: Vec<u8>,
+}
+
+impl<W: Write> CheckedWriter<W> {
+    /// Begins a file in `to`, which has no name yet that anybody looks for.
+    pub(crate) fn new(to: W) -> Self {
+        Self {
+            to,
+            hash: XxHash3_64::new(),
+            payload_bytes: 0,
+            end: Vec::new(),
+        }
     }
-    end.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    end.extend_from_slice(&source.size_bytes.to_le_bytes());
-    end.extend_from_slice(source.sha256.as_bytes());
-    end.extend_from_slice(&XxHash3_64::oneshot(&end).to_le_bytes());
-    end.extend_from_slice(&MAGIC);
-    to.write_all(payload)?;
-    to.write_all(&end)?;
-    to.sync_data()?;
-    Ok((payload.len() + end.len()) as u64)
+
+    /// Adds to the payload.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let room = BLOCK_BYTES - self.payload_bytes % BLOCK_BYTES;
+            let taken = rest.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            let (now, later) = rest.split_at(taken);
+            self.hash.write(now);
+            self.payload_bytes += taken as u64;
+            if self.payload_bytes.is_multiple_of(BLOCK_BYTES) {
+                self.end_block();
+            }
+            rest = later;
+        }
+        self.to.write_all(piece)
+    }
+
+    fn end_block(&mut self) {
+        let hash = std::mem::take(&mut self.hash);
+        self.end.extend_from_slice(&hash.finish().to_le_bytes());
+    }
+
+    /// Ends the file, which was made from `source`. Gives it, and how many bytes it has.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn finish(mut self, source: &Source) -> io::Result<(W, u64)> {
+        if !self.payload_bytes.is_multiple_of(BLOCK_BYTES) {
+            self.end_block();
+        }
+        let mut end = self.end;
+        end.extend_from_slice(&self.payload_bytes.to_le_bytes());
+        end.extend_from_slice(&source.size_bytes.to_le_bytes());
+        end.extend_from_slice(source.sha256.as_bytes());
+        end.extend_from_slice(&XxHash3_64::oneshot(&end).to_le_bytes());
+        end.extend_from_slice(&MAGIC);
+        // Not synced: what a power cut takes of it is found by the hashes, and is in the bucket.
+        self.to.write_all(&end)?;
+        self.to.flush()?;
+        Ok((self.to, self.payload_bytes + end.len() as u64))
+    }
 }
 
 /// Bytes that a payload takes on the disk.

@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, Result};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use slipstream_model::ExtentId;
 
 use crate::ranges::requests;
@@ -81,6 +81,9 @@ type Flight =
 pub struct ColdCache {
     blocks: HybridCache<BlockKey, Bytes>,
     in_flight: Arc<Mutex<HashMap<BlockKey, Flight>>>,
+    /// How often an extent was forgotten. What is removed from the disk may be found there for a
+    /// while, so its blocks get other keys.
+    forgotten: Arc<RwLock<HashMap<ExtentId, u128>>>,
     disk_bytes: u64,
 }
 
@@ -139,6 +142,7 @@ impl ColdCache {
         Ok(Self {
             blocks,
             in_flight: Arc::default(),
+            forgotten: Arc::default(),
             disk_bytes: if has_disk { disk_bytes } else { 0 },
         })
     }
@@ -153,6 +157,20 @@ impl ColdCache {
         if let Err(error) = self.blocks.close().await {
             tracing::warn!(%error, "the cache of cold blocks could not be closed");
         }
+    }
+
+    /// Forgets the blocks of an extent of `size_bytes`.
+    pub(crate) fn forget(&self, id: ExtentId, size_bytes: u64) {
+        let extent = self.key_of(id);
+        *self.forgotten.write().entry(id).or_default() += 1;
+        for number in 0..size_bytes.div_ceil(BLOCK_BYTES) {
+            self.blocks.remove(&BlockKey { extent, number });
+        }
+    }
+
+    fn key_of(&self, extent: ExtentId) -> u128 {
+        let times = self.forgotten.read().get(&extent).copied();
+        extent.as_uuid().as_u128() ^ times.unwrap_or(0)
     }
 
     /// Reads ranges of an object, from here as far as they are here.
@@ -181,7 +199,7 @@ impl ColdCache {
     }
 
     async fn look_up(&self, object: &Object<'_>, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Bytes> {
-        let extent = object.extent.as_uuid().as_u128();
+        let extent = self.key_of(object.extent);
         let keys = wanted
             .iter()
             .copied()
@@ -210,7 +228,7 @@ impl ColdCache {
         found: &mut BTreeMap<u64, Bytes>,
         origin: &mut Origin,
     ) -> Result<()> {
-        let extent = object.extent.as_uuid().as_u128();
+        let extent = self.key_of(object.extent);
         let end = object.size_bytes.unwrap_or(u64::MAX);
         let mut flights: Vec<Flight> = Vec::new();
         {
@@ -252,7 +270,7 @@ impl ColdCache {
 
     fn flight(&self, object: &Object<'_>, request: Range<u64>) -> Flight {
         let (store, location) = (Arc::clone(object.store), object.location.clone());
-        let extent = object.extent.as_uuid().as_u128();
+        let extent = self.key_of(object.extent);
         let (cache, in_flight) = (self.blocks.clone(), Arc::clone(&self.in_flight));
         let first = request.start / BLOCK_BYTES;
         let landing = Landing {

@@ -43,5 +43,5 @@ pub use form::Form;
 pub use memory::{HotMemory, HotReader};
 pub use plan::{HotExtent, Plan, Resident, plan};
 pub use store::CachedStore;
-pub use tier::{HotTier, OpenExtent, TierError, TierUsage};
+pub use tier::{HotTier, Insertion, OpenExtent, TierError, TierUsage};
 pub use warmer::{BucketRead, BucketReads, Fetch, Progress, Warmer, WarmerOptions};

@@ -63,14 +63,15 @@ pub fn plan(
         here.filter(|here| here.sha256 == extent.sha256)
     };
     let bytes = |extent: &HotExtent| here(extent).map_or(extent.size_bytes, |here| here.file_bytes);
-    let hot_bytes = hot.iter().map(bytes).sum();
+    let total = |extents: &[HotExtent]| extents.iter().map(bytes).fold(0, u64::saturating_add);
+    let hot_bytes = total(&hot);
     let mut kept_bytes = 0_u64;
     let fits = hot.iter().take_while(|extent| {
         kept_bytes = kept_bytes.saturating_add(bytes(extent));
         kept_bytes <= budget_bytes
     });
     let left_out = hot.split_off(fits.count());
-    let shortfall_bytes = left_out.iter().map(bytes).sum();
+    let shortfall_bytes = total(&left_out);
     let kept = hot.iter().filter(|extent| here(extent).is_some());
     let kept: BTreeSet<ExtentId> = kept.map(|extent| extent.extent).collect();
     let evict = resident.keys().filter(|extent| !kept.contains(extent));

@@ -83,6 +83,13 @@ impl CachedStore {
         }
     }
 
+    /// Forgets the blocks of an extent of `size_bytes`.
+    pub fn forget(&self, location: &Path, size_bytes: u64) {
+        if let (Some(cold), Some(extent)) = (&self.cold, Self::extent_of(location)) {
+            cold.forget(extent, size_bytes);
+        }
+    }
+
     /// Ranges of an extent that is here as it came; `None` when it is not, or cannot be read.
     async fn read_local(&self, extent: ExtentId, ranges: &[Range<u64>]) -> Option<Vec<Bytes>> {
         if self.tier.form(extent)? != Form::Parquet {

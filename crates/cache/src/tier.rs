@@ -1,6 +1,7 @@
 //! The directory of whole extents.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use slipstream_model::{Digest, ExtentId};
+use slipstream_model::{DigestBuilder, ExtentId};
+use tempfile::NamedTempFile;
 
-use crate::checked::{self, CheckedFile, CheckedFileError, Source};
+use crate::checked::{self, CheckedFile, CheckedFileError, CheckedWriter, Source};
 use crate::{Form, HotExtent, Resident};
 
 /// Says whose directory it is.
@@ -113,7 +115,7 @@ impl HotTier {
         for entry in std::fs::read_dir(&directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(UNFINISHED) {
+            if name.starts_with(UNFINISHED) && path.is_file() {
                 std::fs::remove_file(&path).map_err(fail)?;
             } else if let Some((extent, form)) = name_of(&path) {
                 match resident(&path) {
@@ -187,7 +189,7 @@ impl HotTier {
         }
         metrics::counter!("slipstream_cache_damaged_total").increment(1);
         tracing::warn!(%extent, %error, "an extent in the cache cannot be read, and is forgotten");
-        self.evict(extent);
+        self.forget(extent);
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -196,25 +198,23 @@ impl HotTier {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// Checks that bytes are the extent's.
+    /// Begins to take in an extent as it is in the bucket.
     ///
     /// # Errors
-    /// When length or SHA-256 are not the catalog's.
-    pub fn check(wanted: &HotExtent, bytes: &Bytes) -> Result<(), TierError> {
-        let damaged = |reason| TierError::Damaged {
-            extent: wanted.extent,
-            reason,
+    /// When the disk does not take it.
+    pub fn begin(self: &Arc<Self>, wanted: HotExtent) -> Result<Insertion, TierError> {
+        let fail = |source| TierError::Disk {
+            path: self.directory.clone(),
+            source,
         };
-        if bytes.len() as u64 != wanted.size_bytes {
-            let (found, expected) = (bytes.len(), wanted.size_bytes);
-            return Err(damaged(format!("{found} bytes, not {expected}")));
-        }
-        let found = Digest::of(bytes);
-        if found != wanted.sha256 {
-            let expected = wanted.sha256;
-            return Err(damaged(format!("its SHA-256 is {found}, not {expected}")));
-        }
-        Ok(())
+        let file = unfinished(&self.directory).map_err(fail)?;
+        Ok(Insertion {
+            tier: Arc::clone(self),
+            wanted,
+            writer: CheckedWriter::new(file),
+            digest: DigestBuilder::default(),
+            bytes: 0,
+        })
     }
 
     /// Keeps a payload that was made from an extent's checked bytes. Gives the bytes it takes.
@@ -227,18 +227,33 @@ impl HotTier {
         form: Form,
         payload: &Bytes,
     ) -> Result<Resident, TierError> {
+        let fail = |source| TierError::Disk {
+            path: self.path(wanted.extent, form),
+            source,
+        };
+        let mut writer = CheckedWriter::new(unfinished(&self.directory).map_err(fail)?);
+        writer.write(payload).map_err(fail)?;
+        self.keep(wanted, form, writer)
+    }
+
+    /// Gives a file that is written its name: under that there is never half a file.
+    fn keep(
+        &self,
+        wanted: &HotExtent,
+        form: Form,
+        writer: CheckedWriter<NamedTempFile>,
+    ) -> Result<Resident, TierError> {
         let path = self.path(wanted.extent, form);
+        let fail = |source| TierError::Disk {
+            path: path.clone(),
+            source,
+        };
         let source = Source {
             size_bytes: wanted.size_bytes,
             sha256: wanted.sha256,
         };
-        let file_bytes =
-            write_whole(&self.directory, &path, payload, &source).map_err(|source| {
-                TierError::Disk {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
+        let (file, file_bytes) = writer.finish(&source).map_err(fail)?;
+        file.persist(&path).map_err(|error| fail(error.error))?;
         let resident = Resident {
             file_bytes,
             sha256: wanted.sha256,
@@ -253,10 +268,25 @@ impl HotTier {
         Ok(resident)
     }
 
-    /// Lets an extent go.
+    /// Lets an extent go. One whose file cannot be removed is still here, and takes its room.
     pub fn evict(&self, extent: ExtentId) {
-        if let Some(kept) = self.kept.write().remove(&extent) {
+        let Some(kept) = self.kept.write().remove(&extent) else {
+            return;
+        };
+        let path = self.path(extent, kept.form);
+        match std::fs::remove_file(&path) {
             // A file that is gone already is what was wanted.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%extent, path = %path.display(), %error, "an extent cannot be evicted");
+                self.kept.write().entry(extent).or_insert(kept);
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets an extent that cannot be read. Its file goes if it can.
+    fn forget(&self, extent: ExtentId) {
+        if let Some(kept) = self.kept.write().remove(&extent) {
             let _ = std::fs::remove_file(self.path(extent, kept.form));
         }
     }
@@ -318,14 +348,70 @@ fn own(directory: &Path, owner: &str) -> Result<File, TierError> {
     Ok(file)
 }
 
-/// Writes beside the name and renames: under the name there is never half a file.
-fn write_whole(directory: &Path, path: &Path, payload: &[u8], source: &Source) -> io::Result<u64> {
-    let mut beside = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(directory)?;
-    let bytes = checked::write(beside.as_file_mut(), payload, source)?;
-    beside.persist(path).map_err(|error| error.error)?;
-    Ok(bytes)
+/// A file beside the others, which goes away unless it is given a name.
+fn unfinished(directory: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED).tempfile_in(directory)
+}
+
+/// An extent on its way to the disk. Nothing of it stays unless it is finished.
+pub struct Insertion {
+    tier: Arc<HotTier>,
+    wanted: HotExtent,
+    writer: CheckedWriter<NamedTempFile>,
+    digest: DigestBuilder,
+    bytes: u64,
+}
+
+impl fmt::Debug for Insertion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Insertion")
+            .field("wanted", &self.wanted)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Insertion {
+    /// Adds the next bytes. Hashes and writes them: not on a thread that serves others.
+    ///
+    /// # Errors
+    /// When there are more than the extent has, or the disk does not take them.
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), TierError> {
+        self.bytes += piece.len() as u64;
+        if self.bytes > self.wanted.size_bytes {
+            return Err(self.damaged(format!("more than {} bytes", self.wanted.size_bytes)));
+        }
+        self.digest.update(piece);
+        self.writer.write(piece).map_err(|source| TierError::Disk {
+            path: self.tier.directory.clone(),
+            source,
+        })
+    }
+
+    /// Checks that these were the extent's bytes, and keeps them.
+    ///
+    /// # Errors
+    /// When length or SHA-256 are not the catalog's, or the disk does not take them.
+    pub fn finish(self) -> Result<Resident, TierError> {
+        if self.bytes != self.wanted.size_bytes {
+            let (found, expected) = (self.bytes, self.wanted.size_bytes);
+            return Err(self.damaged(format!("{found} bytes, not {expected}")));
+        }
+        let found = self.digest.clone().finish();
+        if found != self.wanted.sha256 {
+            let expected = self.wanted.sha256;
+            return Err(self.damaged(format!("its SHA-256 is {found}, not {expected}")));
+        }
+        self.tier.keep(&self.wanted, Form::Parquet, self.writer)
+    }
+
+    fn damaged(&self, reason: String) -> TierError {
+        TierError::Damaged {
+            extent: self.wanted.extent,
+            reason,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,28 +4,37 @@
 //! extent at a time is turned into the form that scans faster. So warming goes as fast as the
 //! bucket gives, and queries never wait for an encoder.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use slipstream_model::{Clock, ExtentId, Timestamp};
+use tokio::sync::mpsc;
 
 use crate::form::Encoder;
 use crate::{Form, HotExtent, HotTier, Plan, TierError, plan};
 
-/// Extents that are fetched at one time: enough to fill a gigabit from a store that answers in
-/// tens of milliseconds, and few enough that they fit into memory whole.
-const FETCHES: usize = 4;
+/// Extents that are fetched at one time: enough to fill ten gigabits from a store that answers in
+/// tens of milliseconds.
+const FETCHES: usize = 8;
+/// Pieces of an extent that wait to be written; the bucket gives some kilobytes at a time.
+const PIECES: usize = 64;
+/// How long a fetch that failed waits before it is tried again, doubled with each failure.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// How long it waits at most.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long an extent that could not be turned into another form stays as it is.
+const ENCODE_RETRY: Duration = Duration::from_secs(600);
 /// How long a fetch that waits for queries to have read sleeps before it looks again.
 const YIELD: Duration = Duration::from_millis(10);
 
-/// Reads a whole extent from the bucket.
-pub type Fetch = Arc<dyn Fn(HotExtent) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+/// Reads a whole extent from the bucket, piece by piece.
+pub type Fetch = Arc<dyn Fn(&HotExtent) -> BoxStream<'static, Result<Bytes, String>> + Send + Sync>;
 
 /// What bounds warming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +91,24 @@ impl Drop for BucketRead<'_> {
     }
 }
 
+/// What became of turning an extent into another form.
+enum Encoded {
+    /// It is, or is not here any more.
+    Done,
+    /// The form does not take its types.
+    NeverFits,
+    /// The other form would not fit on the disk now.
+    NoRoom,
+}
+
+/// Fetches of one extent that failed, one after another.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    times: u32,
+    /// When it may be tried again, in the clock's monotonic time.
+    until: Duration,
+}
+
 /// Fetches, encodes and evicts.
 pub struct Warmer {
     tier: Arc<HotTier>,
@@ -90,8 +117,10 @@ pub struct Warmer {
     clock: Arc<dyn Clock>,
     queries: Arc<BucketReads>,
     encoder: Encoder,
-    /// Extents that no other form takes; they stay as they are.
-    stays: Mutex<HashSet<ExtentId>>,
+    /// Extents that stay as they are: for good, if no other form takes them, or for a while.
+    stays: Mutex<HashMap<ExtentId, Option<Duration>>>,
+    /// Extents that could not be fetched.
+    failed: Mutex<HashMap<ExtentId, Failed>>,
     /// Extents that somebody asked for: they are fetched first.
     preferred: Mutex<HashSet<ExtentId>>,
     last: Mutex<Plan>,
@@ -126,6 +155,7 @@ impl Warmer {
             queries,
             encoder: Encoder::default(),
             stays: Mutex::default(),
+            failed: Mutex::default(),
             preferred: Mutex::default(),
             last: Mutex::default(),
             progress: Mutex::default(),
@@ -143,8 +173,9 @@ impl Warmer {
         self.options
     }
 
-    /// Fetches these before others, as far as they are hot and fit.
+    /// Fetches these before others, as far as they are hot and fit, and those that failed at once.
     pub fn prefer(&self, extents: HashSet<ExtentId>) {
+        self.failed.lock().clear();
         *self.preferred.lock() = extents;
     }
 
@@ -158,14 +189,19 @@ impl Warmer {
         *self.progress.lock()
     }
 
-    /// Evicts what is to go and fetches what is to come, the newest first. Gives what could not be
-    /// fetched: queries read it from the bucket meanwhile. Stops between two extents when
-    /// `is_outdated` says that there is a newer plan to make.
-    pub async fn bring(
-        &self,
-        hot: Vec<HotExtent>,
-        is_outdated: impl Fn() -> bool,
-    ) -> Vec<ExtentId> {
+    /// Whether there is something that could not be fetched and may be tried again by now.
+    pub fn is_retry_due(&self) -> bool {
+        let now = self.clock.elapsed();
+        self.failed
+            .lock()
+            .values()
+            .any(|failed| failed.until <= now)
+    }
+
+    /// Evicts what is to go and fetches what is to come, the newest first. What cannot be fetched is
+    /// tried again later, and read from the bucket by queries meanwhile. Stops between two extents
+    /// when `is_outdated` says that there is a newer plan to make.
+    pub async fn bring(&self, hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
         let mut plan = plan(hot, &self.tier.resident(), self.options.budget_bytes);
         let preferred = self.preferred.lock().clone();
         plan.fetch
@@ -175,43 +211,61 @@ impl Warmer {
         for extent in &plan.evict {
             self.tier.evict(*extent);
         }
-        let failed = self.fetch_all(plan.fetch, &is_outdated).await;
+        let now = self.clock.elapsed();
+        {
+            let mut failed = self.failed.lock();
+            let planned: HashSet<ExtentId> = plan.fetch.iter().map(|e| e.extent).collect();
+            failed.retain(|extent, _| planned.contains(extent));
+            plan.fetch.retain(|e| {
+                failed
+                    .get(&e.extent)
+                    .is_none_or(|failed| failed.until <= now)
+            });
+        }
+        self.fetch_all(plan.fetch, &is_outdated).await;
         self.tell();
-        failed
     }
 
-    async fn fetch_all(
-        &self,
-        wanted: Vec<HotExtent>,
-        is_outdated: &impl Fn() -> bool,
-    ) -> Vec<ExtentId> {
+    async fn fetch_all(&self, wanted: Vec<HotExtent>, is_outdated: &impl Fn() -> bool) {
         {
             let mut progress = self.progress.lock();
             progress.waiting_extents = wanted.len() as u64;
             progress.waiting_bytes = wanted.iter().map(|extent| extent.size_bytes).sum();
         }
-        let failed = Mutex::new(Vec::new());
         let wanted = stream::iter(wanted).take_while(|_| std::future::ready(!is_outdated()));
         wanted
-            .for_each_concurrent(FETCHES, |extent| {
-                let failed = &failed;
-                async move {
-                    self.wait_for_turn(extent.size_bytes).await;
-                    let brought = self.bring_one(&extent).await;
-                    let mut progress = self.progress.lock();
-                    progress.waiting_extents = progress.waiting_extents.saturating_sub(1);
-                    progress.waiting_bytes =
-                        progress.waiting_bytes.saturating_sub(extent.size_bytes);
-                    if let Err(reason) = brought {
-                        progress.failures += 1;
-                        metrics::counter!("slipstream_cache_failures_total").increment(1);
-                        tracing::warn!(extent = %extent.extent, %reason, "an extent could not be cached");
-                        failed.lock().push(extent.extent);
-                    }
+            .for_each_concurrent(FETCHES, |extent| async move {
+                self.wait_for_turn(extent.size_bytes).await;
+                let brought = self.bring_one(&extent).await;
+                let mut progress = self.progress.lock();
+                progress.waiting_extents = progress.waiting_extents.saturating_sub(1);
+                progress.waiting_bytes = progress.waiting_bytes.saturating_sub(extent.size_bytes);
+                progress.failures += u64::from(brought.is_err());
+                drop(progress);
+                match brought {
+                    Ok(()) => drop(self.failed.lock().remove(&extent.extent)),
+                    Err(reason) => self.note_failure(extent.extent, &reason),
                 }
             })
             .await;
-        failed.into_inner()
+    }
+
+    fn note_failure(&self, extent: ExtentId, reason: &str) {
+        metrics::counter!("slipstream_cache_failures_total").increment(1);
+        let mut all = self.failed.lock();
+        let times = all.get(&extent).map_or(0, |failed| failed.times);
+        let wait = RETRY_MIN
+            .saturating_mul(2_u32.saturating_pow(times))
+            .min(RETRY_MAX);
+        // Spread over half of it, so that what failed together is not tried together.
+        let spread = (extent.as_uuid().as_u128() % 512) as u32;
+        let wait = wait - wait * spread / 1_024;
+        tracing::warn!(%extent, %reason, "an extent could not be cached; tried again in {wait:?}");
+        let failed = Failed {
+            times: times + 1,
+            until: self.clock.elapsed() + wait,
+        };
+        all.insert(extent, failed);
     }
 
     /// Waits until the bandwidth allows another fetch, and, beside other fetches, until no query
@@ -234,20 +288,53 @@ impl Warmer {
 
     async fn bring_one(&self, extent: &HotExtent) -> Result<(), String> {
         self.note_flight(extent, 1);
-        let fetched = (self.fetch)(extent.clone()).await;
+        let brought = self.fetch_one(extent).await;
         self.note_flight(extent, -1);
-        let bytes = fetched?;
-        self.progress.lock().fetched_bytes += bytes.len() as u64;
-        metrics::counter!("slipstream_cache_fetched_bytes_total").increment(bytes.len() as u64);
-        let (tier, extent) = (Arc::clone(&self.tier), extent.clone());
-        // Hashing and writing take milliseconds, which queries on this thread should not wait.
-        let insert = move || {
-            HotTier::check(&extent, &bytes)?;
-            tier.insert(&extent, Form::Parquet, &bytes).map(drop)
+        brought
+    }
+
+    /// Fetches an extent while what has come of it is hashed and written.
+    async fn fetch_one(&self, extent: &HotExtent) -> Result<(), String> {
+        let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+        let (tier, wanted) = (Arc::clone(&self.tier), extent.clone());
+        // On a thread of its own: it takes milliseconds, which queries should not wait.
+        let keep = move || {
+            let mut insertion = tier.begin(wanted)?;
+            while let Some(piece) = pieces.blocking_recv() {
+                insertion.write(&piece)?;
+            }
+            Ok::<_, TierError>(insertion)
         };
-        let inserted = tokio::task::spawn_blocking(insert).await;
-        let inserted = inserted.map_err(|error| error.to_string())?;
-        inserted.map_err(|error: TierError| error.to_string())
+        let keeping = tokio::task::spawn_blocking(keep);
+        let mut fetched = (self.fetch)(extent);
+        let mut failure = None;
+        while let Some(piece) = fetched.next().await {
+            match piece {
+                Ok(piece) => {
+                    let bytes = piece.len() as u64;
+                    self.progress.lock().fetched_bytes += bytes;
+                    metrics::counter!("slipstream_cache_fetched_bytes_total").increment(bytes);
+                    // Nobody takes it any more: why not is told below.
+                    if sender.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        drop((sender, fetched));
+        let insertion = keeping.await.map_err(|error| error.to_string())?;
+        let insertion = insertion.map_err(|error| error.to_string())?;
+        match failure {
+            Some(error) => Err(error),
+            None => insertion
+                .finish()
+                .map(drop)
+                .map_err(|error| error.to_string()),
+        }
     }
 
     fn note_flight(&self, extent: &HotExtent, direction: i64) {
@@ -265,43 +352,44 @@ impl Warmer {
         }
         hot.sort_unstable_by_key(|extent| std::cmp::Reverse(newest_first(extent)));
         let known: HashSet<ExtentId> = hot.iter().map(|extent| extent.extent).collect();
-        self.stays.lock().retain(|extent| known.contains(extent));
+        self.stays.lock().retain(|extent, _| known.contains(extent));
         for extent in hot {
             if is_outdated() {
                 return;
             }
             let is_parquet = self.tier.form(extent.extent) == Some(Form::Parquet);
-            if !is_parquet || self.stays.lock().contains(&extent.extent) {
+            let now = self.clock.elapsed();
+            let stays = |until: &Option<Duration>| until.is_none_or(|until| until > now);
+            if !is_parquet || self.stays.lock().get(&extent.extent).is_some_and(stays) {
                 continue;
             }
-            match self.encode_one(&extent).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.stays.lock().insert(extent.extent);
-                }
+            let until = match self.encode_one(&extent).await {
+                Ok(Encoded::Done) => continue,
+                Ok(Encoded::NeverFits) => None,
+                Ok(Encoded::NoRoom) => Some(now + ENCODE_RETRY),
                 Err(reason) => {
                     tracing::warn!(extent = %extent.extent, %reason, "an extent stays as it came");
-                    self.stays.lock().insert(extent.extent);
+                    Some(now + ENCODE_RETRY)
                 }
-            }
+            };
+            self.stays.lock().insert(extent.extent, until);
         }
     }
 
-    /// Encodes one extent that is here. Gives whether that is settled: `false` for one that stays as
-    /// it is, since its types or the disk do not allow another form.
-    async fn encode_one(&self, extent: &HotExtent) -> Result<bool, String> {
+    /// Encodes one extent that is here.
+    async fn encode_one(&self, extent: &HotExtent) -> Result<Encoded, String> {
         let Some(open) = self.tier.open_extent(extent.extent) else {
-            return Ok(true);
+            return Ok(Encoded::Done);
         };
         let (tier, encoder, extent) =
             (Arc::clone(&self.tier), self.encoder.clone(), extent.clone());
         let budget_bytes = self.options.budget_bytes;
-        let work = move || -> Result<bool, String> {
+        let work = move || -> Result<Encoded, String> {
             let length = usize::try_from(open.file.payload_bytes()).unwrap_or(usize::MAX);
             let mut bytes = vec![0; length];
             if let Err(error) = open.file.read_at(0, &mut bytes) {
                 tier.found_broken(extent.extent, &error);
-                return Ok(true);
+                return Ok(Encoded::Done);
             }
             // On one core, whatever the machine has: queries want the others.
             let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -309,7 +397,7 @@ impl Warmer {
             let encoded = runtime.block_on(encoder.encode(bytes.into()));
             let (form, payload) = encoded.map_err(|error| error.to_string())?;
             if form == Form::Parquet {
-                return Ok(false);
+                return Ok(Encoded::NeverFits);
             }
             let others = tier
                 .usage()
@@ -317,16 +405,16 @@ impl Warmer {
                 .saturating_sub(tier.holds(extent.extent).map_or(0, |here| here.file_bytes));
             let fits = others + crate::checked::file_bytes(payload.len() as u64) <= budget_bytes;
             if !fits {
-                return Ok(false);
+                return Ok(Encoded::NoRoom);
             }
             // Evicted meanwhile: it must not come back by this way.
             if tier.holds(extent.extent).is_none() {
-                return Ok(true);
+                return Ok(Encoded::Done);
             }
             let inserted = tier.insert(&extent, form, &payload);
             inserted.map_err(|error| error.to_string())?;
             metrics::counter!("slipstream_cache_encoded_total").increment(1);
-            Ok(true)
+            Ok(Encoded::Done)
         };
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| error.to_string())?

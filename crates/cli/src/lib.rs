@@ -21,6 +21,7 @@ mod shell;
 mod show;
 mod sql;
 mod token;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Show what there is: databases, tables, extents, followers.
     Show(show::ShowArgs),
+    /// Make a follower fetch what is hot of a database, and show how far it is.
+    Warm(warm::WarmArgs),
     /// Make, list and revoke the tokens that let callers into a node.
     Token(token::TokenArgs),
     /// Start a leader and a follower on real data, and show what they do.
@@ -109,6 +112,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Invitations(args) => invitations::run(args).await,
         Command::Apply(args) => apply::run(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Warm(args) => warm::run(args).await,
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args).await,
     }
@@ -161,6 +165,8 @@ mod tests {
             "apply -f follower.yaml --dry-run --prune",
             "apply -f t.json --parameters p.json --set a=b --set c=d",
             "show follower --output yaml",
+            "warm d --table t --follower http://h:1 --no-wait",
+            "warm --url http://h:1 d",
             "demo --dir d --keep-running",
         ];
         for line in lines {

@@ -10,7 +10,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, Result};
 use slipstream_cache::{CachedStore, Form, HotMemory, HotReader, HotTier, OpenExtent};
 use slipstream_model::{DatabaseId, ExtentId};
-use slipstream_query::{ExtentAccess, ExtentPaths, LocalExtent, ReadOrigin, Residency};
+use slipstream_query::{ExtentAccess, ExtentPaths, LocalExtent, ReadOrigin, ReadPace, Residency};
+use slipstream_storage::BucketConnection;
 
 use crate::hot_cache::HotSetIds;
 
@@ -22,6 +23,8 @@ pub(crate) struct CachedExtents {
     pub(crate) tier: Arc<HotTier>,
     pub(crate) memory: HotMemory,
     pub(crate) hot: Arc<HotSetIds>,
+    /// The bucket, which knows how fast it answers.
+    pub(crate) connection: BucketConnection,
 }
 
 impl std::fmt::Debug for CachedExtents {
@@ -96,5 +99,21 @@ impl ExtentAccess for CachedExtents {
             size_bytes,
             content,
         })
+    }
+
+    fn forget(&self, path: &Path, size_bytes: u64) {
+        self.cached.forget(path, size_bytes);
+    }
+
+    fn memory_bytes(&self, path: &Path) -> u64 {
+        let extent = CachedStore::extent_of(path);
+        extent.map_or(0, |extent| self.memory.bytes_of(extent))
+    }
+
+    fn pace(&self) -> ReadPace {
+        ReadPace {
+            bucket: self.connection.pace(),
+            disk_bytes_per_second: self.memory.disk_bytes_per_second(),
+        }
     }
 }

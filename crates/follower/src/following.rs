@@ -102,6 +102,8 @@ pub struct FollowContext {
     pub tasks: TaskTracker,
     /// Ends every task when the node stops.
     pub shutdown: CancellationToken,
+    /// Says that a database has another version: its extents may be wanted near.
+    pub news: Arc<Notify>,
 }
 
 impl Following {
@@ -154,6 +156,7 @@ impl Following {
     /// # Panics
     /// When the version would go back: that must never be seen by anybody.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Served)) {
+        let mut is_news = false;
         self.newest.send_modify(|served| {
             let before = served.state.as_ref().map(DatabaseState::version);
             change(served);
@@ -169,7 +172,11 @@ impl Following {
             if let Some(version) = after {
                 served.newest_version = served.newest_version.max(version);
             }
+            is_news = after > before;
         });
+        if is_news {
+            self.context.news.notify_one();
+        }
         self.serve(None);
     }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::FutureExt;
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 use parking_lot::RwLock;
 use slipstream_cache::{
     BucketReads, CachedStore, ColdCache, Fetch, Form, HotExtent, HotMemory, HotTier, Warmer,
@@ -28,7 +29,7 @@ use crate::extents::CachedExtents;
 use crate::following::Following;
 use crate::registry::Registry;
 
-/// How often the node looks whether there is another plan to make.
+/// How often the node looks whether there is another plan to make, when nobody says so.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Of the disk, this part in a hundred is for whole hot extents; the rest is for what queries read
 /// of cold ones (*Caching policy*, Kusto documentation).
@@ -83,12 +84,19 @@ impl HotCache {
         let hot_bytes = settings.disk_bytes / 100 * HOT_PERCENT;
         let cold_memory_bytes = settings.memory_bytes / COLD_MEMORY_DIVISOR;
         let cold_directory = directory.join("cold");
+        let fail = || {
+            format!(
+                "cannot use the cache's directory {}",
+                cold_directory.display()
+            )
+        };
+        std::fs::create_dir_all(&cold_directory).with_context(fail)?;
         let cold = ColdCache::open(
             &cold_directory,
             settings.disk_bytes - hot_bytes,
             usize::try_from(cold_memory_bytes).unwrap_or(usize::MAX),
         );
-        let cold = cold.await.context("cannot use the cache's directory")?;
+        let cold = cold.await.with_context(fail)?;
         let hot_memory_bytes = settings.memory_bytes - cold_memory_bytes;
         let options = WarmerOptions {
             budget_bytes: hot_bytes,
@@ -127,6 +135,7 @@ impl HotCache {
             tier,
             memory: self.memory.clone(),
             hot: Arc::clone(&self.hot),
+            connection: self.connection.clone(),
         })
     }
 
@@ -239,26 +248,28 @@ impl HotCache {
     /// Keeps the cache in line with what is hot, for as long as the node runs.
     pub(crate) async fn run(self: Arc<Self>, registry: Arc<Registry>) {
         let clock = Arc::clone(&registry.context().clock);
+        let news = Arc::clone(&registry.context().news);
         let mut last = None;
         loop {
             let followed = followed(&registry);
             let basis = (basis(&followed), self.warmer.tier().losses());
             // What is not synchronised yet says nothing of what is hot: after a start nothing is
             // thrown away before it does.
-            if last.as_ref() != Some(&basis) && followed.len() == registry.all().len() {
+            let is_due = last.as_ref() != Some(&basis) || self.warmer.is_retry_due();
+            if is_due && followed.len() == registry.all().len() {
                 let tables = hot_tables(&followed);
                 let hot: Vec<HotExtent> = tables.values().flatten().cloned().collect();
                 *self.hot.0.write() = hot.iter().map(|extent| extent.extent).collect();
                 *self.tables.write() = tables;
                 let is_outdated = || self::basis(&self::followed(&registry)) != basis.0;
-                let failed = self.warmer.bring(hot.clone(), is_outdated).await;
+                self.warmer.bring(hot.clone(), is_outdated).await;
                 self.show(&followed);
                 self.warmer.encode(hot, is_outdated).await;
-                // What could not be fetched is tried again.
-                last = failed.is_empty().then_some(basis);
+                last = Some(basis);
             }
             tokio::select! {
                 () = clock.sleep(LOOK_INTERVAL) => {}
+                () = news.notified() => {}
                 () = self.look.notified() => last = None,
             }
         }
@@ -291,14 +302,14 @@ impl HotCache {
 }
 
 fn fetch_from(bucket: BucketConnection) -> Fetch {
-    Arc::new(move |extent: HotExtent| {
-        let bucket = bucket.clone();
-        async move {
-            let path = BucketPath::extent(extent.database, extent.extent);
-            let bytes = bucket.get(&path).await;
-            bytes.map_err(|error| error.to_string())
-        }
-        .boxed()
+    Arc::new(move |extent: &HotExtent| {
+        let path = BucketPath::extent(extent.database, extent.extent);
+        let (store, path) = (bucket.object_store(), bucket.object_path(&path));
+        let opened = async move { Ok(store.get(&path).await?.into_stream()) };
+        let pieces = opened.try_flatten_stream();
+        pieces
+            .map_err(|error: object_store::Error| error.to_string())
+            .boxed()
     })
 }
 

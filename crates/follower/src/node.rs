@@ -113,6 +113,7 @@ async fn serve(
         dialer,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
+        news: Arc::default(),
     };
     let attachments = Attachments::open(&settings.data_dir)?;
     let owns_nothing = Arc::new(|_: &str| false);

@@ -206,9 +206,11 @@ impl NodeSettings {
         clock: &Arc<dyn Clock>,
         entropy: &Entropy,
     ) -> Result<Arc<QueryRuntime>, QueryError> {
+        let watched = bucket.clone();
         let extents = StoredExtents {
             store: bucket.object_store(),
             paths: extent_paths(bucket),
+            pace: Some(Arc::new(move || watched.pace())),
         };
         self.query_runtime_over(Arc::new(extents), clock, entropy)
     }

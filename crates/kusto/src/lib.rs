@@ -40,5 +40,5 @@ pub use parser::{COMMAND_BYTES_MAX, parse, without_secrets};
 pub use show::{
     DatabaseView, ExtentScope, PolicyKind, PolicyTarget, Show, TableView, TagFilter, TagOperator,
 };
-pub use text::follower_command;
+pub use text::{follower_command, warm_command};
 pub use values::{ColumnType, UnknownColumnType, format_timespan, parse_datetime, parse_timespan};

@@ -70,6 +70,16 @@ pub fn follower_command(database: &str, change: &OverrideChange) -> String {
     }
 }
 
+/// The command that makes a follower fetch what is hot of a database, or of one of its tables.
+pub fn warm_command(database: &str, table: Option<&str>) -> String {
+    let table = table.map(|table| format!(" table {}", name(table)));
+    format!(
+        ".warm database {}{}",
+        name(database),
+        table.unwrap_or_default()
+    )
+}
+
 fn entity_list(entities: &[EntityName]) -> String {
     let Some(first) = entities.first() else {
         return String::new();
@@ -198,6 +208,22 @@ mod tests {
                 };
                 assert_eq!(read, meant, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_warmed_is_read_as_it_was_named() {
+        for (database, table) in [
+            ("d", None),
+            ("my 'database'", Some("t")),
+            ("d", Some("a.b")),
+        ] {
+            let text = warm_command(database, table);
+            let expected = Command::Warm {
+                database: database.to_owned(),
+                table: table.map(str::to_owned),
+            };
+            assert_eq!(parse(&text), Ok(expected), "{text}");
         }
     }
 }

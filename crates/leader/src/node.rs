@@ -74,6 +74,7 @@ async fn serve(
         dialer,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
+        news: Arc::default(),
     };
     let gate_entropy = entropy.clone();
     let cluster = Cluster::open(ClusterContext {

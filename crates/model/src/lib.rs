@@ -28,6 +28,7 @@ mod freshness;
 mod function;
 mod ids;
 mod location;
+mod mean;
 mod name;
 mod overrides;
 mod principal;
@@ -48,6 +49,7 @@ pub use function::{
 };
 pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId, Version};
 pub use location::is_same_location;
+pub use mean::MovingMean;
 pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,

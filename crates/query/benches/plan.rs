@@ -101,6 +101,7 @@ impl World {
         let access = StoredExtents {
             store: Arc::new(object_store::memory::InMemory::new()),
             paths: Arc::new(|database, extent| format!("{database}/{extent}").into()),
+            pace: None,
         };
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let runtime = QueryRuntime::new(

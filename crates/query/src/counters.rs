@@ -102,8 +102,9 @@ impl ReadStatistics {
     }
 }
 
-/// What a query has cost so far.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What a query has cost so far. As JSON it is the same on every door.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueryStatistics {
     /// Rows of the answer.
     pub rows: u64,
@@ -111,6 +112,24 @@ pub struct QueryStatistics {
     pub reads: ReadStatistics,
     /// The reads of each table, by `database.table`.
     pub tables: BTreeMap<String, ReadStatistics>,
+}
+
+/// Reads the counters of a query, also after its rows were handed on.
+#[derive(Debug, Clone, Default)]
+pub struct QueryMeter(Option<Arc<QueryCounters>>);
+
+impl QueryMeter {
+    pub(crate) fn new(counters: &Arc<QueryCounters>) -> Self {
+        Self(Some(Arc::clone(counters)))
+    }
+
+    /// What the query has cost so far; nothing for an answer that no query computed.
+    pub fn read(&self) -> QueryStatistics {
+        let counters = self.0.as_ref();
+        counters
+            .map(|counters| counters.statistics())
+            .unwrap_or_default()
+    }
 }
 
 impl TableCounters {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, Result};
 use slipstream_model::{DatabaseId, ExtentId};
+use slipstream_storage::BucketPace;
 use vortex::io::VortexReadAt;
 
 /// What a node gives its queries to read extents from.
@@ -62,6 +63,29 @@ pub trait ExtentAccess: fmt::Debug + Send + Sync {
     fn open_local(&self, _path: &Path) -> Option<LocalExtent> {
         None
     }
+
+    /// Keeps nothing that was read of an extent of `size_bytes`: some of it made no sense, and must not
+    /// be served when the bucket has it right.
+    fn forget(&self, _path: &Path, _size_bytes: u64) {}
+
+    /// Bytes of an extent's local form that are in memory now.
+    fn memory_bytes(&self, _path: &Path) -> u64 {
+        0
+    }
+
+    /// How fast reads were lately.
+    fn pace(&self) -> ReadPace {
+        ReadPace::default()
+    }
+}
+
+/// How fast reads were lately, as far as there were any that say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadPace {
+    /// Reads of the bucket.
+    pub bucket: BucketPace,
+    /// Bytes a second that one read of the local disk brings.
+    pub disk_bytes_per_second: Option<u64>,
 }
 
 /// An extent that stands on the local disk as Vortex.
@@ -109,6 +133,9 @@ pub enum Residency {
 /// Names the path of an extent.
 pub type ExtentPaths = Arc<dyn Fn(DatabaseId, ExtentId) -> Path + Send + Sync>;
 
+/// Says how fast a store answered lately.
+pub type StorePace = Arc<dyn Fn() -> BucketPace + Send + Sync>;
+
 /// Extents that are read from a store, and nothing nearer.
 #[derive(Clone)]
 pub struct StoredExtents {
@@ -116,6 +143,8 @@ pub struct StoredExtents {
     pub store: Arc<dyn ObjectStore>,
     /// An extent's path in it.
     pub paths: ExtentPaths,
+    /// How fast it answers, when somebody watches that.
+    pub pace: Option<StorePace>,
 }
 
 impl fmt::Debug for StoredExtents {
@@ -134,5 +163,12 @@ impl ExtentAccess for StoredExtents {
 
     fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    fn pace(&self) -> ReadPace {
+        ReadPace {
+            bucket: self.pace.as_ref().map(|pace| pace()).unwrap_or_default(),
+            ..ReadPace::default()
+        }
     }
 }

@@ -53,10 +53,13 @@ mod system;
 mod table;
 mod view;
 
-pub use counters::{QueryStatistics, ReadStatistics};
+pub use counters::{QueryMeter, QueryStatistics, ReadStatistics};
 pub use datafusion::sql::parser::Statement;
 pub use error::{QueryError, QueryErrorKind};
-pub use extents::{ExtentAccess, ExtentPaths, LocalExtent, ReadOrigin, Residency, StoredExtents};
+pub use extents::{
+    ExtentAccess, ExtentPaths, LocalExtent, ReadOrigin, ReadPace, Residency, StorePace,
+    StoredExtents,
+};
 pub use identity::SessionIdentity;
 pub use log::Replay;
 pub use namespace::CATALOG;

@@ -34,6 +34,19 @@ use crate::{
 };
 use crate::{bill, functions, identity, parameters, remote, stack};
 
+/// Rows of a join's smaller side, by the number of tasks, up to which it is not shared out.
+const JOIN_BUILD_ROWS: usize = 1_000_000;
+/// DataFusion's own threshold.
+const JOIN_BUILD_ROWS_MIN: usize = 128 << 10;
+/// What such a row takes, for the threshold in bytes.
+const JOIN_BUILD_ROW_BYTES: usize = 64;
+/// Keys of a join's smaller side that are handed to the scan of the other one by one.
+const JOIN_KEYS_MAX: usize = 1_000;
+
+/// A scan of less is one task's: many small queries at one time keep every core busy, and sharing one
+/// out costs a third of it.
+const SCAN_BYTES_MIN: usize = 8 << 20;
+
 /// How deep expressions and subqueries may nest. Deeper ones overflow the stack of a thread
 /// before they are planned; nobody writes them by hand.
 const NESTING_MAX: usize = 50;
@@ -79,6 +92,17 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
     // TABLE is the type that every client knows.
     settings.execution.parquet.schema_force_view_types = false;
     settings.sql_parser.map_string_types_to_utf8view = false;
+
+    // Below this a join builds one table for all tasks, and its other side need not be shared out
+    // among them, which costs more than it gains as long as there are few.
+    let optimizer = &mut settings.optimizer;
+    let rows = (JOIN_BUILD_ROWS / options.target_partitions.max(1)).max(JOIN_BUILD_ROWS_MIN);
+    optimizer.hash_join_single_partition_threshold_rows = rows;
+    optimizer.hash_join_single_partition_threshold = rows * JOIN_BUILD_ROW_BYTES;
+    // So many keys of a join's smaller side are looked for by the scan of the other itself, which
+    // skips what holds none of them.
+    optimizer.hash_join_inlist_pushdown_max_distinct_values = JOIN_KEYS_MAX;
+    optimizer.repartition_file_min_size = SCAN_BYTES_MIN;
 
     // See `table::scan` for why it stands exactly there.
     let mut optimizer = PhysicalOptimizer::new();
@@ -343,7 +367,7 @@ impl QuerySession {
                     deadline,
                     entry,
                     slot,
-                    store: Arc::clone(runtime.scans.access.store()),
+                    access: Arc::clone(&runtime.scans.access),
                     again: Again { state, plan },
                 };
                 Ok(execution.start())

@@ -14,18 +14,17 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt, Stream, StreamExt};
-use object_store::ObjectStore;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::admission::Slot;
-use crate::counters::{QueryCounters, QueryStatistics};
+use crate::counters::{QueryCounters, QueryMeter, QueryStatistics};
 use crate::deadline::Deadline;
 use crate::error::{is_decoding_failure, is_local_failure};
 use crate::log::QueryEntry;
 use crate::table::check_extents;
-use crate::{QueryError, QueryErrorKind};
+use crate::{ExtentAccess, QueryError, QueryErrorKind};
 
 /// Batches that are computed ahead of the client. One is being sent while the next is computed;
 /// more would only hold memory that no limit knows of.
@@ -98,9 +97,14 @@ impl QueryStream {
 
     /// What the query has cost so far.
     pub fn statistics(&self) -> QueryStatistics {
+        self.meter().read()
+    }
+
+    /// The same, for when the rows have been handed on.
+    pub fn meter(&self) -> QueryMeter {
         match &self.source {
-            Source::Ready(_) => QueryStatistics::default(),
-            Source::Running(running) => running.counters.statistics(),
+            Source::Ready(_) => QueryMeter::default(),
+            Source::Running(running) => QueryMeter::new(&running.counters),
         }
     }
 
@@ -160,7 +164,7 @@ pub(crate) struct Execution {
     pub(crate) entry: QueryEntry,
     pub(crate) slot: Slot,
     /// Where extents are, for when one turns out to be damaged.
-    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) access: Arc<dyn ExtentAccess>,
     /// What to plan again, for when a local form turns out to be damaged.
     pub(crate) again: Again,
 }
@@ -278,7 +282,10 @@ impl Execution {
         };
         if is_suspicious {
             let opened = self.entry.counters().opened();
-            let check = check_extents(self.store.as_ref(), &opened);
+            for extent in &opened {
+                self.access.forget(&extent.location, extent.size_bytes);
+            }
+            let check = check_extents(self.access.store().as_ref(), &opened);
             if let Ok(Some(fault)) = self.deadline.hold(check).await {
                 tracing::error!(query = %self.entry.id(), %fault, "an extent is damaged");
                 return QueryError::from(&fault);

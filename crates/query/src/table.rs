@@ -6,6 +6,7 @@
 
 mod fault;
 mod files;
+mod live_filter;
 mod local_filter;
 mod order;
 mod prune;
@@ -13,6 +14,7 @@ mod reader;
 mod scan;
 mod source;
 mod statistics;
+mod wish;
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::metered::MeteredStore;
-use crate::{BucketPath, BucketUrl, RequestCounts, StorageError, StorageErrorKind};
+use crate::{BucketPace, BucketPath, BucketUrl, RequestCounts, StorageError, StorageErrorKind};
 
 /// A store and the prefix below which a bucket stands in it. Making one makes no request, so a
 /// follower can start before its bucket does.
@@ -63,6 +63,11 @@ impl BucketConnection {
     /// The requests made through this connection and its clones.
     pub fn requests(&self) -> RequestCounts {
         self.store.counts()
+    }
+
+    /// How fast the store answered lately, over this connection and its clones.
+    pub fn pace(&self) -> BucketPace {
+        self.store.pace()
     }
 
     /// Reads an object whole.

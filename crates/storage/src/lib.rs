@@ -37,6 +37,7 @@ mod error;
 mod extent;
 pub mod frame;
 mod metered;
+mod pace;
 mod path;
 mod size;
 mod url;
@@ -50,6 +51,7 @@ pub use extent::{
     ExtentAssembler, ExtentEncoder, ExtentLayout, ROW_GROUP_BYTES, ROW_GROUP_ROWS, check_storable,
 };
 pub use metered::RequestCounts;
+pub use pace::BucketPace;
 pub use path::BucketPath;
 pub use size::batch_bytes;
 pub use url::{BucketUrl, open_object, open_store};

@@ -1,4 +1,5 @@
-//! Counts the requests that go to a store, and refuses to change it when told so.
+//! Counts the requests that go to a store, watches how fast it answers, and refuses to change it
+//! when told so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use tokio::time::Instant;
+
+use crate::BucketPace;
+use crate::pace::PaceMeter;
 
 /// Requests made so far. The cost of a query, and what object stores bill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +48,7 @@ struct Counters {
 pub(crate) struct MeteredStore {
     inner: Arc<dyn ObjectStore>,
     counters: Arc<Counters>,
+    pace: Arc<PaceMeter>,
     writable: bool,
 }
 
@@ -51,6 +57,7 @@ impl MeteredStore {
         Self {
             inner,
             counters: Arc::default(),
+            pace: Arc::default(),
             writable: true,
         }
     }
@@ -72,6 +79,11 @@ impl MeteredStore {
             put: read(&self.counters.put),
             delete: read(&self.counters.delete),
         }
+    }
+
+    /// How fast it answered lately.
+    pub(crate) fn pace(&self) -> BucketPace {
+        self.pace.pace()
     }
 
     fn count(&self, counter: &AtomicU64, operation: &'static str) {
@@ -128,10 +140,12 @@ impl ObjectStore for MeteredStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head {
             self.count(&self.counters.head, "head");
-        } else {
-            self.count(&self.counters.get, "get");
+            return self.inner.get_opts(location, options).await;
         }
-        self.inner.get_opts(location, options).await
+        self.count(&self.counters.get, "get");
+        let asked = Instant::now();
+        let answer = self.inner.get_opts(location, options).await?;
+        Ok(self.pace.watch(asked.elapsed(), answer))
     }
 
     async fn get_ranges(
@@ -141,7 +155,13 @@ impl ObjectStore for MeteredStore {
     ) -> Result<Vec<Bytes>> {
         // Stores coalesce neighbouring ranges, so this is one request or a few.
         self.count(&self.counters.get, "get");
-        self.inner.get_ranges(location, ranges).await
+        let asked = Instant::now();
+        let pieces = self.inner.get_ranges(location, ranges).await?;
+        if let [range] = ranges {
+            let bytes = range.end.saturating_sub(range.start);
+            self.pace.note_range(bytes, asked.elapsed());
+        }
+        Ok(pieces)
     }
 
     fn delete_stream(

@@ -18,7 +18,12 @@ fn written(payload: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("file");
     let mut file = File::create(&path).expect("made");
-    let bytes = write(&mut file, payload, &source()).expect("written");
+    let mut writer = CheckedWriter::new(&mut file);
+    // In pieces that end anywhere.
+    for piece in payload.chunks(10_007) {
+        writer.write(piece).expect("written");
+    }
+    let (_, bytes) = writer.finish(&source()).expect("written");
     assert_eq!(bytes, file_bytes(payload.len() as u64));
     assert_eq!(std::fs::metadata(&path).expect("there").len(), bytes);
     (directory, path)

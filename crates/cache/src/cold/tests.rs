@@ -148,3 +148,21 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_is_asked_for_again() {
+    for disk_bytes in [0, 8 << 20] {
+        let path = Path::from("extent");
+        let store = bucket(&path).await;
+        let (cache, _directory) = cache(disk_bytes).await;
+        let object = object(&store, &path);
+        let whole = [0..SIZE];
+        cache.read(&object, &whole).await.expect("read");
+        let (_, again) = cache.read(&object, &whole).await.expect("read");
+        assert_eq!(again.requests, 0);
+        cache.forget(object.extent, SIZE);
+        let (pieces, fetched) = cache.read(&object, &whole).await.expect("read");
+        check(&pieces, &whole);
+        assert_eq!((fetched.requests, fetched.cached_bytes), (1, 0));
+    }
+}

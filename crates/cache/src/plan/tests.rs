@@ -1,6 +1,17 @@
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use proptest::prelude::*;
+use slipstream_model::{
+    CachingPoliciesModificationKind, CachingPolicy, EffectiveCaching, HotWindow, LeaderCaching,
+    Overrides,
+};
 
 use super::*;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+/// Some moment in 2026: what drawn days are counted from.
+const TODAY: i64 = 20_600 * DAY_MICROS;
 
 fn extent(number: u64, size_bytes: u64, created: i64) -> HotExtent {
     HotExtent {
@@ -112,5 +123,191 @@ proptest! {
         // Nothing is left to do once it was done.
         let again = plan(hot, &after, budget);
         prop_assert!(again.fetch.is_empty() && again.evict.is_empty());
+    }
+}
+
+/// Extents by number, with the size and the day of creation of each. Few days, so that many extents
+/// are of one moment.
+fn extents() -> impl Strategy<Value = Vec<HotExtent>> {
+    let size = prop_oneof![8 => 0_u64..100, 1 => 0_u64..1 << 50];
+    let drawn = prop::collection::vec((size, -400_i64..=400), 0..30);
+    drawn.prop_map(|drawn| {
+        let numbered = (0_u64..).zip(drawn);
+        let made = numbered.map(|(number, (size_bytes, day))| {
+            extent(number, size_bytes, TODAY + day * DAY_MICROS)
+        });
+        made.collect::<Vec<_>>()
+    })
+}
+
+/// What stands on the disk: of some of those extents, and of others; as large as in the bucket or
+/// not; made of other bytes now and then.
+fn on_disk() -> impl Strategy<Value = BTreeMap<ExtentId, Resident>> {
+    let file = (0_u64..120, prop::bool::weighted(0.9));
+    let drawn = prop::collection::btree_map(0_u64..40, file, 0..30);
+    drawn.prop_map(|drawn| {
+        let files = drawn.into_iter().map(|(number, (file_bytes, is_it))| {
+            let sha256 = if is_it {
+                Digest::ZERO
+            } else {
+                Digest::of(b"other")
+            };
+            (id(number), Resident { file_bytes, sha256 })
+        });
+        files.collect::<BTreeMap<_, _>>()
+    })
+}
+
+fn budget() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        6 => 0_u64..2_000,
+        1 => Just(0_u64),
+        1 => Just(u64::MAX),
+        1 => any::<u64>(),
+    ]
+}
+
+/// The plan as it is defined: an extent is kept when it fits together with all that are hot and
+/// newer. Sums are wide enough for any sizes, and each is made anew.
+fn plan_by_definition(
+    hot: &BTreeMap<ExtentId, HotExtent>,
+    resident: &BTreeMap<ExtentId, Resident>,
+    budget_bytes: u64,
+) -> Plan {
+    let here = |extent: &HotExtent| {
+        let here = resident.get(&extent.extent);
+        here.filter(|here| here.sha256 == extent.sha256)
+    };
+    let bytes = |extent: &HotExtent| {
+        let bytes = here(extent).map_or(extent.size_bytes, |here| here.file_bytes);
+        u128::from(bytes)
+    };
+    let age = |extent: &HotExtent| Reverse((extent.max_created_on, extent.extent));
+    let is_kept = |extent: &HotExtent| {
+        let newer = hot.values().filter(|other| age(other) <= age(extent));
+        newer.map(bytes).sum::<u128>() <= u128::from(budget_bytes)
+    };
+    let kept: Vec<&HotExtent> = hot.values().filter(|extent| is_kept(extent)).collect();
+    let (staying, missing): (Vec<&HotExtent>, Vec<&HotExtent>) = kept
+        .iter()
+        .copied()
+        .partition(|extent| here(extent).is_some());
+    let stays = |id: &ExtentId| staying.iter().any(|extent| extent.extent == *id);
+    let mut fetch: Vec<HotExtent> = missing.into_iter().cloned().collect();
+    fetch.sort_by_key(age);
+    let hot_bytes: u128 = hot.values().map(bytes).sum();
+    let kept_bytes: u128 = kept.iter().map(|extent| bytes(extent)).sum();
+    let narrow = |bytes: u128| u64::try_from(bytes).expect("thirty sizes below 2^50");
+    Plan {
+        fetch,
+        evict: resident.keys().filter(|id| !stays(id)).copied().collect(),
+        hot_bytes: narrow(hot_bytes),
+        shortfall_bytes: narrow(hot_bytes - kept_bytes),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn the_plan_is_its_definition(
+        all in extents(),
+        picked in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        resident in on_disk(),
+        budget in budget(),
+    ) {
+        // In any order, and twice when two configurations follow one database.
+        let hot: Vec<HotExtent> = match all.as_slice() {
+            [] => Vec::new(),
+            all => picked.iter().map(|index| index.get(all).clone()).collect(),
+        };
+        let by_id: BTreeMap<_, _> =
+            hot.iter().map(|extent| (extent.extent, extent.clone())).collect();
+        let expected = plan_by_definition(&by_id, &resident, budget);
+        prop_assert_eq!(plan(hot, &resident, budget), expected);
+    }
+}
+
+/// A policy of days, as people write them.
+fn policy() -> impl Strategy<Value = CachingPolicy> {
+    let day = || -400_i64..=400;
+    let windows = prop::collection::vec((day(), day()), 0..4);
+    (0_u32..500, windows).prop_map(|(days, windows)| {
+        let at = |day: i64| Timestamp::from_micros(TODAY + day * DAY_MICROS);
+        let windows = windows.into_iter().map(|(min, max)| HotWindow {
+            min: at(min),
+            max: at(max),
+        });
+        CachingPolicy {
+            hot_windows: windows.collect(),
+            ..CachingPolicy::hot(Duration::from_secs(86_400) * days)
+        }
+    })
+}
+
+/// Today, up to a year off, or as far off as there are numbers for.
+fn now() -> impl Strategy<Value = Timestamp> {
+    let micros = prop_oneof![
+        8 => (-365_i64..=365).prop_map(|days| TODAY + days * DAY_MICROS),
+        1 => prop::sample::select(vec![i64::MIN, 0, i64::MAX]),
+    ];
+    micros.prop_map(Timestamp::from_micros)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn what_will_be_on_the_disk_is_what_the_policies_ask_for(
+        all in extents(),
+        leader in proptest::option::of(policy()),
+        own in proptest::option::of(policy()),
+        now in now(),
+        budget in budget(),
+    ) {
+        let overrides = Overrides {
+            caching_policy: own.clone(),
+            caching_policies_modification_kind: CachingPoliciesModificationKind::Union,
+            ..Overrides::default()
+        };
+        let of_leader = LeaderCaching { database: leader.as_ref(), table: None };
+        let caching = EffectiveCaching::of_follower(of_leader, &overrides, "t");
+        let hot: Vec<HotExtent> = all
+            .iter()
+            .filter(|extent| caching.is_hot(extent.max_created_on, now))
+            .cloned()
+            .collect();
+        let found = plan(hot, &BTreeMap::new(), budget);
+
+        // From the newest to the oldest, with pencil and paper.
+        let mut by_age = all.clone();
+        by_age.sort_by_key(|extent| Reverse((extent.max_created_on, extent.extent)));
+        let (mut kept, mut left_out, mut used, mut is_full) = (Vec::new(), 0_u64, 0_u128, false);
+        for extent in by_age {
+            let created = i128::from(extent.max_created_on.as_micros());
+            let is_hot = own.as_ref().or(leader.as_ref()).is_none_or(|policy| {
+                let span = i128::try_from(policy.data_hot_span.as_micros()).expect("500 days");
+                let is_young = span > 0 && i128::from(now.as_micros()) - created <= span;
+                let is_within = |window: &HotWindow| {
+                    i128::from(window.min.as_micros()) <= created
+                        && created <= i128::from(window.max.as_micros())
+                };
+                is_young || policy.hot_windows.iter().any(is_within)
+            });
+            if !is_hot {
+                continue;
+            }
+            is_full |= used + u128::from(extent.size_bytes) > u128::from(budget);
+            if is_full {
+                left_out += extent.size_bytes;
+            } else {
+                used += u128::from(extent.size_bytes);
+                kept.push(extent);
+            }
+        }
+        prop_assert_eq!(found.fetch, kept);
+        prop_assert_eq!(found.shortfall_bytes, left_out);
+        prop_assert_eq!(u128::from(found.hot_bytes), used + u128::from(left_out));
+        prop_assert!(found.evict.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-use slipstream_model::{DatabaseId, Timestamp};
+use slipstream_model::{DatabaseId, Digest, Timestamp};
 
 use super::*;
 
@@ -79,14 +79,29 @@ fn another_form_takes_the_place_of_the_first() {
 
 #[test]
 fn bytes_that_are_not_the_extents_do_not_enter() {
-    for wrong in [&b"rowz"[..], b"row", b""] {
-        let refused = HotTier::check(&wanted(b"rows"), &Bytes::copy_from_slice(wrong));
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().to_owned();
+    let tier = Arc::new(HotTier::open(path.clone(), OWNER).expect("usable"));
+    let insert = |bytes: &[u8]| {
+        let mut insertion = tier.begin(wanted(b"rows"))?;
+        for piece in bytes.chunks(3) {
+            insertion.write(piece)?;
+        }
+        insertion.finish()
+    };
+    for wrong in [&b"rowz"[..], b"row", b"", b"rows and more"] {
+        let refused = insert(wrong);
         assert!(
             matches!(refused, Err(TierError::Damaged { .. })),
             "{wrong:?}"
         );
     }
-    HotTier::check(&wanted(b"rows"), &Bytes::from_static(b"rows")).expect("the extent's");
+    assert_eq!(tier.holds(ExtentId::default()), None);
+    let files = std::fs::read_dir(&path).expect("there").count();
+    assert_eq!(files, 1, "the owner's, and no part of an extent");
+    insert(b"rows").expect("the extent's");
+    let open = tier.open_extent(ExtentId::default()).expect("here");
+    assert_eq!((open.form, text(&open)), (Form::Parquet, "rows".to_owned()));
 }
 
 #[test]

@@ -14,27 +14,36 @@ fn extent(number: u8) -> HotExtent {
     }
 }
 
-fn clock() -> Arc<dyn Clock> {
-    Arc::new(ManualClock::new(Timestamp::default()))
+fn warmer(budget_bytes: u64, damaged: u8) -> (Warmer, Arc<AtomicU64>, tempfile::TempDir) {
+    let clock = Arc::new(ManualClock::new(Timestamp::default()));
+    warmer_at(clock, budget_bytes, damaged)
 }
 
-fn warmer(budget_bytes: u64, damaged: u8) -> (Warmer, Arc<AtomicU64>, tempfile::TempDir) {
+fn warmer_at(
+    clock: Arc<ManualClock>,
+    budget_bytes: u64,
+    damaged: u8,
+) -> (Warmer, Arc<AtomicU64>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("temporary directory");
     let tier = HotTier::open(directory.path().to_owned(), "test").expect("usable");
     let fetches = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&fetches);
-    let fetch: Fetch = Arc::new(move |extent: HotExtent| {
+    let fetch: Fetch = Arc::new(move |extent: &HotExtent| {
         counted.fetch_add(1, Ordering::SeqCst);
         let number = extent.extent.as_bytes()[0];
         let byte = if number == damaged { 0xFF } else { number };
-        Box::pin(async move { Ok(Bytes::from(vec![byte; 1_000])) })
+        let pieces = vec![byte; 1_000];
+        let pieces = pieces
+            .chunks(300)
+            .map(|piece| Ok(Bytes::copy_from_slice(piece)));
+        stream::iter(pieces.collect::<Vec<_>>()).boxed()
     });
     let options = WarmerOptions {
         budget_bytes,
         bytes_per_second: None,
         encode: true,
     };
-    let warmer = Warmer::new(Arc::new(tier), options, fetch, clock(), Arc::default());
+    let warmer = Warmer::new(Arc::new(tier), options, fetch, clock, Arc::default());
     (warmer, fetches, directory)
 }
 
@@ -47,7 +56,7 @@ fn here(warmer: &Warmer) -> Vec<u8> {
 async fn the_tier_follows_what_is_hot() {
     let (warmer, fetches, _directory) = warmer(2_500, 0);
     let hot = vec![extent(1), extent(2), extent(3)];
-    assert_eq!(warmer.bring(hot, || false).await, []);
+    warmer.bring(hot, || false).await;
     assert_eq!(here(&warmer), [2, 3]);
     assert_eq!(warmer.last_plan().shortfall_bytes, 1_000);
     warmer.bring(vec![extent(3), extent(4)], || false).await;
@@ -63,9 +72,43 @@ async fn the_tier_follows_what_is_hot() {
 async fn one_damaged_extent_keeps_no_other_out() {
     let (warmer, _, _directory) = warmer(10_000, 2);
     let hot = vec![extent(1), extent(2), extent(3)];
-    assert_eq!(warmer.bring(hot, || false).await, [extent(2).extent]);
+    warmer.bring(hot, || false).await;
     assert_eq!(here(&warmer), [1, 3]);
     assert_eq!(warmer.progress().failures, 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_fetched_is_tried_again_ever_more_seldom() {
+    let clock = Arc::new(ManualClock::new(Timestamp::default()));
+    let (warmer, fetches, _directory) = warmer_at(Arc::clone(&clock), 10_000, 2);
+    let second = Duration::from_secs(1);
+    for _ in 0..600 {
+        warmer.bring(vec![extent(2)], || false).await;
+        clock.advance(second);
+    }
+    let tried = fetches.load(Ordering::SeqCst);
+    assert!(
+        (10..=25).contains(&tried),
+        "tried {tried} times in ten minutes"
+    );
+    clock.advance(RETRY_MAX);
+    assert!(warmer.is_retry_due());
+    warmer.bring(Vec::new(), || false).await;
+    assert!(
+        !warmer.is_retry_due(),
+        "what is not wanted any more is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn who_asks_for_extents_does_not_wait_for_the_next_attempt() {
+    let (warmer, fetches, _directory) = warmer(10_000, 2);
+    for asked in 1..=3 {
+        warmer.bring(vec![extent(2)], || false).await;
+        warmer.bring(vec![extent(2)], || false).await;
+        assert_eq!(fetches.load(Ordering::SeqCst), asked);
+        warmer.prefer(HashSet::new());
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,17 @@
 //! Rows as bytes, batch by batch: JSON, JSON lines, CSV, Arrow.
+//!
+//! What they cost is known after the last of them, so it stands there, for clients that ask for it:
+//!
+//! * JSON: `{"rows": [...], "statistics": {...}}` instead of the rows alone.
+//! * JSON lines: a last line, `{"statistics": {...}}`.
+//! * Arrow: a second stream after the first one's end, of one row and one column, `statistics`,
+//!   which holds the same JSON. Readers of the first stop before it.
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
 use arrow::csv;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::WriterBuilder;
@@ -10,7 +19,7 @@ use arrow::json::writer::{JsonArray, LineDelimited};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use futures::{Stream, StreamExt};
-use slipstream_query::QueryError;
+use slipstream_query::{QueryError, QueryMeter, QueryStatistics};
 
 use crate::{ErrorKind, ServiceError};
 
@@ -32,6 +41,38 @@ impl AnswerFormat {
             Self::JsonLines => "application/x-ndjson",
             Self::Csv => "text/csv",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    /// Refuses statistics where there is no place for them.
+    pub(super) fn check_statistics(self) -> Result<(), ServiceError> {
+        match self {
+            Self::Csv => Err(ServiceError::new(
+                ErrorKind::InvalidArgument,
+                "not_acceptable",
+                "CSV has no place for statistics: accept JSON, JSON lines or Arrow",
+            )),
+            Self::Json | Self::JsonLines | Self::Arrow => Ok(()),
+        }
+    }
+
+    /// What stands before the rows when statistics follow them.
+    const fn opening(self) -> &'static str {
+        match self {
+            Self::Json => "{\"rows\":",
+            Self::JsonLines | Self::Csv | Self::Arrow => "",
+        }
+    }
+
+    /// The statistics, after the rows.
+    fn closing(self, statistics: &QueryStatistics) -> Result<Vec<u8>, ArrowError> {
+        let json = serde_json::to_string(statistics)
+            .map_err(|error| ArrowError::JsonError(error.to_string()))?;
+        match self {
+            Self::Json => Ok(format!(",\"statistics\":{json}}}\n").into_bytes()),
+            Self::JsonLines => Ok(format!("{{\"statistics\":{json}}}\n").into_bytes()),
+            Self::Arrow => stream_of_text("statistics", json),
+            Self::Csv => Ok(Vec::new()),
         }
     }
 
@@ -188,6 +229,33 @@ impl Encoder {
             }
         }
     }
+}
+
+/// A body with what its query cost after the rows. Nothing comes after an error: the transfer ends
+/// with it.
+pub(super) fn with_statistics(
+    format: AnswerFormat,
+    body: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+    meter: QueryMeter,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
+    let opening = Bytes::from_static(format.opening().as_bytes());
+    let closing = async move {
+        let closing = format.closing(&meter.read());
+        closing.map(Bytes::from).map_err(std::io::Error::other)
+    };
+    futures::stream::iter([Ok(opening)])
+        .chain(body)
+        .chain(futures::stream::once(closing))
+}
+
+/// An Arrow stream of one text.
+fn stream_of_text(column: &str, text: String) -> Result<Vec<u8>, ArrowError> {
+    let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
+    let texts = Arc::new(StringArray::from(vec![text]));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![texts])?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    writer.write(&batch)?;
+    writer.into_inner()
 }
 
 fn csv_chunk(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {

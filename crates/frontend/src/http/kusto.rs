@@ -4,6 +4,7 @@
 //! Shapes: *Query V2 HTTP response* and *Query/management HTTP request* of the Kusto
 //! documentation.
 
+mod completion;
 mod value;
 
 use std::net::SocketAddr;
@@ -20,7 +21,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use slipstream_kusto::parse_timespan;
 use slipstream_query::{DataScope, Parameters, QueryStream};
+use tokio::time::Instant;
 
+use self::completion::Completion;
 use self::value::{ColumnKind, Columns};
 use super::error::challenge;
 use crate::client::ClientLabel;
@@ -63,18 +66,18 @@ pub(super) async fn query_v2(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, client_of(&headers, peer)).await;
+    let result = start(engine, &body, &headers, peer).await;
     timer.finish(&result);
-    let Started { mut rows, rows_max } = match result {
+    let mut started = match result {
         Ok(started) => started,
         Err(error) => return failure(&error, &headers),
     };
     // What fails before the first rows decides the status; later only the last frame can tell.
-    match rows.next().await.transpose() {
+    match started.rows.next().await.transpose() {
         Ok(first) => {
             let count = first.as_ref().map_or(0, RecordBatch::num_rows) as u64;
-            match check_rows(count, rows_max) {
-                Ok(()) => frames(rows, rows_max, first, &request_id(&headers)),
+            match check_rows(count, started.rows_max) {
+                Ok(()) => frames(started, first),
                 Err(error) => failure(&error, &headers),
             }
         }
@@ -82,7 +85,8 @@ pub(super) async fn query_v2(
     }
 }
 
-/// `POST /v1/rest/query` and `POST /v1/rest/mgmt`: one table.
+/// `POST /v1/rest/query` and `POST /v1/rest/mgmt`: one table, and for a query those that say what it
+/// cost.
 pub(super) async fn query_v1(
     engine: Result<AuthorizedEngine, ServiceError>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -90,11 +94,11 @@ pub(super) async fn query_v1(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, client_of(&headers, peer)).await;
+    let result = start(engine, &body, &headers, peer).await;
     timer.finish(&result);
     match result {
-        Ok(started) => match table(started).await {
-            Ok(table) => answered(Body::from(table), &request_id(&headers)),
+        Ok(started) => match tables(started).await {
+            Ok(tables) => answered(Body::from(tables), &request_id(&headers)),
             Err(error) => failure(&error, &headers),
         },
         Err(error) => failure(&error, &headers),
@@ -121,13 +125,16 @@ pub(super) async fn auth_metadata(State(gate): State<Gate>) -> Json<Value> {
 struct Started {
     rows: QueryStream,
     rows_max: Option<u64>,
+    completion: Completion,
 }
 
 async fn start(
     engine: Result<AuthorizedEngine, ServiceError>,
     body: &[u8],
-    client: ClientLabel,
+    headers: &HeaderMap,
+    peer: SocketAddr,
 ) -> Result<Started, ServiceError> {
+    let began = Instant::now();
     let engine = engine?;
     let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
         ServiceError::invalid(format!(
@@ -157,11 +164,21 @@ async fn start(
         },
         timeout: timeout.map(server_timeout).transpose()?,
         scope,
-        client: client.to_string(),
+        client: client_of(headers, peer).to_string(),
         ..SqlRequest::default()
     };
-    let rows = engine.execute(request).await?.rows;
-    Ok(Started { rows, rows_max })
+    let answer = engine.execute(request).await?;
+    let completion = Completion {
+        began,
+        answered_at: answer.answered_at,
+        query_id: answer.rows.query_id(),
+        request_id: request_id(headers),
+    };
+    Ok(Started {
+        rows: answer.rows,
+        rows_max,
+        completion,
+    })
 }
 
 /// `truncationmaxrecords`: an answer with more rows fails, rather than being cut in silence
@@ -284,9 +301,13 @@ fn one_api(error: &ServiceError, request_id: &str) -> Value {
     })
 }
 
-/// One table, as v1 has it.
-async fn table(started: Started) -> Result<String, ServiceError> {
-    let Started { mut rows, rows_max } = started;
+/// The rows as a table, and what follows it, as v1 has them.
+async fn tables(started: Started) -> Result<String, ServiceError> {
+    let Started {
+        mut rows,
+        rows_max,
+        completion,
+    } = started;
     let columns = Columns::new(&rows.schema());
     let mut all = Vec::new();
     while let Some(batch) = rows.next().await {
@@ -301,17 +322,20 @@ async fn table(started: Started) -> Result<String, ServiceError> {
         json!({"ColumnType": column_type, "DataType": data_type})
     });
     let table = json!({"TableName": "Table_0", "Columns": described, "Rows": all});
-    Ok(json!({"Tables": [table]}).to_string())
+    let mut tables = vec![table];
+    tables.extend(completion.tables(&rows.statistics()));
+    Ok(json!({"Tables": tables}).to_string())
 }
 
-/// The frames of a v2 answer, rows as they come. What fails in the middle is told in the last
-/// frame, where clients look for it.
-fn frames(
-    rows: QueryStream,
-    rows_max: Option<u64>,
-    first: Option<RecordBatch>,
-    request_id: &str,
-) -> Response {
+/// The frames of a v2 answer, rows as they come. What they cost, and what fails in the middle, is
+/// told in the last two, where clients look for it.
+fn frames(started: Started, first: Option<RecordBatch>) -> Response {
+    let Started {
+        rows,
+        rows_max,
+        completion,
+    } = started;
+    let request_id = completion.request_id.clone();
     let columns = Columns::new(&rows.schema());
     let described = columns.describe(|kind| json!({"ColumnType": kind.column_type}));
     let opening = format!(
@@ -325,7 +349,7 @@ fn frames(
         row_count: 0,
         first,
         columns,
-        request_id: request_id.to_owned(),
+        completion,
         opening: Some(opening),
         has_rows: false,
         has_ended: false,
@@ -334,7 +358,7 @@ fn frames(
         let chunk = state.next_chunk().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), state))
     });
-    answered(Body::from_stream(chunks), request_id)
+    answered(Body::from_stream(chunks), &request_id)
 }
 
 struct Frames {
@@ -344,7 +368,7 @@ struct Frames {
     /// The batch that was waited for before the answer began.
     first: Option<RecordBatch>,
     columns: Columns,
-    request_id: String,
+    completion: Completion,
     opening: Option<String>,
     has_rows: bool,
     has_ended: bool,
@@ -388,13 +412,14 @@ impl Frames {
         let errors = match error {
             None => String::new(),
             Some(error) => {
-                let error = json!([{"error": one_api(error, &self.request_id)}]);
+                let error = json!([{"error": one_api(error, &self.completion.request_id)}]);
                 format!(",\"OneApiErrors\":{error}")
             }
         };
+        let has_failed = error.is_some();
+        let cost = self.completion.frame(&self.rows.statistics(), has_failed);
         format!(
-            "]}},\n{{\"FrameType\":\"DataSetCompletion\",\"HasErrors\":{},\"Cancelled\":false{errors}}}]\n",
-            error.is_some()
+            "]}},\n{cost},\n{{\"FrameType\":\"DataSetCompletion\",\"HasErrors\":{has_failed},\"Cancelled\":false{errors}}}]\n"
         )
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use slipstream_model::{FreshnessRequirement, Version, WhenStale};
 use slipstream_query::Parameters;
 
-use super::encode::{AnswerFormat, Encoder};
+use super::encode::{AnswerFormat, Encoder, with_statistics};
 use crate::metrics::Timer;
 use crate::{Answer, AuthorizedEngine, ServiceError, SqlRequest};
 
@@ -30,6 +30,14 @@ struct SqlBody {
     when_stale: Option<WhenStale>,
     timeout: Option<String>,
     query_datascope: Option<String>,
+    /// Whether the answer ends with what the query cost.
+    statistics: Option<bool>,
+}
+
+/// What a client asks for.
+struct Asked {
+    request: SqlRequest,
+    statistics: bool,
 }
 
 pub(super) async fn run(
@@ -41,15 +49,18 @@ pub(super) async fn run(
 ) -> Result<Response, ServiceError> {
     let timer = Timer::start("http", "sql");
     let format = AnswerFormat::of(&headers)?;
-    let request = parse(&headers, &query, &body, peer)?;
-    let result = answer(engine, request, format).await;
+    let asked = parse(&headers, &query, &body, peer)?;
+    if asked.statistics {
+        format.check_statistics()?;
+    }
+    let result = answer(engine, asked, format).await;
     timer.finish(&result);
     result
 }
 
 async fn answer(
     engine: AuthorizedEngine,
-    request: SqlRequest,
+    asked: Asked,
     format: AnswerFormat,
 ) -> Result<Response, ServiceError> {
     let Answer {
@@ -57,16 +68,22 @@ async fn answer(
         freshness,
         answered_at,
         ..
-    } = engine.execute(request).await?;
+    } = engine.execute(asked.request).await?;
     let schema = rows.schema();
     let query_id = rows.query_id();
+    let meter = rows.meter();
     // The first batch, or the failure before it, decides the status; after it only the broken
     // transfer can tell the client.
     let first = rows.next().await.transpose()?;
     let encoder = Encoder::new(format, schema)?;
     let stream = encoder.encode(futures::stream::iter(first.map(Ok)).chain(rows));
+    let body = if asked.statistics {
+        Body::from_stream(with_statistics(format, stream, meter))
+    } else {
+        Body::from_stream(stream)
+    };
 
-    let mut response = Response::new(Body::from_stream(stream));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -104,7 +121,7 @@ fn parse(
     query: &HashMap<String, String>,
     body: &[u8],
     peer: SocketAddr,
-) -> Result<SqlRequest, ServiceError> {
+) -> Result<Asked, ServiceError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -134,7 +151,7 @@ fn parse(
     if given.when_stale.is_none() {
         given.when_stale = parse_with("when_stale", from_header("slipstream-when-stale"))?;
     }
-    Ok(SqlRequest {
+    let request = SqlRequest {
         database: given.database.filter(|name| !name.is_empty()),
         sql: given
             .sql
@@ -153,6 +170,10 @@ fn parse(
         scope: parse_with("query_datascope", given.query_datascope)?.unwrap_or_default(),
         client: format!("http {peer}"),
         ..SqlRequest::default()
+    };
+    Ok(Asked {
+        request,
+        statistics: given.statistics.unwrap_or_default(),
     })
 }
 
@@ -177,6 +198,7 @@ fn of_sql(query: &HashMap<String, String>, body: &[u8]) -> Result<SqlBody, Servi
         when_stale: parse_with("when_stale", query.get("when_stale").cloned())?,
         timeout: query.get("timeout").cloned(),
         query_datascope: query.get("query_datascope").cloned(),
+        statistics: parse_with("statistics", query.get("statistics").cloned())?,
     })
 }
 

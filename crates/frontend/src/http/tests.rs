@@ -183,6 +183,32 @@ async fn bare_sql_and_headers_say_the_same() {
 }
 
 #[tokio::test]
+async fn statistics_come_when_they_are_asked_for() {
+    let engine = Scripted::new();
+    let body = r#"{"sql": "SELECT n", "statistics": true}"#;
+    let answer = text(send(&engine, post("/v1/sql", body)).await).await;
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["rows"], serde_json::json!([{"n": 1}]));
+    assert_eq!(answer["statistics"]["reads"]["requests"], 0);
+
+    let ask = |accept: &str| {
+        Request::post("/v1/sql?statistics=true")
+            .header("content-type", "text/plain")
+            .header("accept", accept)
+            .body(Body::from("SELECT n"))
+            .expect("valid")
+    };
+    let lines = text(send(&engine, ask("application/x-ndjson")).await).await;
+    assert!(lines.starts_with("{\"n\":1}\n{\"statistics\":{"), "{lines}");
+    // Refused before anything is done.
+    let before = engine.asked.lock().len();
+    let response = send(&engine, ask("text/csv")).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(text(response).await.contains("not_acceptable"));
+    assert_eq!(engine.asked.lock().len(), before);
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_with_a_code() {
     let engine = Scripted::new();
     let cases = [

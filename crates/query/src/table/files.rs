@@ -19,6 +19,9 @@ use super::statistics;
 /// be a plan of hundreds of megabytes.
 const STATISTICS_MAX: usize = 200_000;
 
+/// What a part of an extent has at least: about a row group.
+const PART_BYTES_MIN: u64 = 8 << 20;
+
 /// The selected extents as files, in the order of the selection.
 pub(crate) fn files(
     schema: &TableSchema,
@@ -69,6 +72,28 @@ fn file(
     .with_table_reference(Some(table.clone()))
 }
 
+/// Cuts large files into parts, so that there are at least `parts_min` together if they can be so
+/// many: a part smaller than a row group would have nothing to read.
+pub(crate) fn parts(files: Vec<PartitionedFile>, parts_min: usize) -> Vec<PartitionedFile> {
+    let of_each = parts_min.div_ceil(files.len().max(1)) as u64;
+    let cut = |file: PartitionedFile| {
+        let size_bytes = file.object_meta.size;
+        let count = of_each.min(size_bytes / PART_BYTES_MIN).max(1);
+        let at = move |part: u64| {
+            let position = u128::from(size_bytes) * u128::from(part) / u128::from(count);
+            i64::try_from(position).unwrap_or(i64::MAX)
+        };
+        (0..count).map(move |part| {
+            if count == 1 {
+                file.clone()
+            } else {
+                file.clone().with_range(at(part), at(part + 1))
+            }
+        })
+    };
+    files.into_iter().flat_map(cut).collect()
+}
+
 /// Cuts files into at most `groups_max` groups of about equal bytes, keeping their order: each
 /// group is read by one task, front to back.
 pub(crate) fn groups(files: Vec<PartitionedFile>, groups_max: usize) -> Vec<FileGroup> {
@@ -94,6 +119,52 @@ pub(crate) fn groups(files: Vec<PartitionedFile>, groups_max: usize) -> Vec<File
     groups.into_iter().map(FileGroup::new).collect()
 }
 
+/// Cuts files into exactly `count` groups of not too different bytes, at none but the given places:
+/// `may_cut[n]` says whether a group may end before file `n + 1`. Gives the groups, and the places
+/// where they were cut.
+pub(crate) fn groups_at(
+    files: &[PartitionedFile],
+    may_cut: &[bool],
+    count: usize,
+) -> Option<(Vec<FileGroup>, Vec<usize>)> {
+    let total: u64 = files.iter().map(PartitionedFile::effective_size).sum();
+    let mut before = 0;
+    let mut places = Vec::new();
+    for (place, file) in files.iter().enumerate().take(may_cut.len()) {
+        before += file.effective_size();
+        if may_cut[place] {
+            places.push((place, before));
+        }
+    }
+    let mut cuts: Vec<usize> = Vec::new();
+    let mut ends: Vec<u64> = Vec::new();
+    for group in 1..count as u64 {
+        let share = total / count as u64 * group;
+        let nearest = places
+            .iter()
+            .min_by_key(|(_, before)| before.abs_diff(share))?;
+        cuts.push(nearest.0);
+        ends.push(nearest.1);
+    }
+    ends.push(total);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let largest = ends
+        .iter()
+        .zip(starts)
+        .map(|(end, start)| end.checked_sub(start));
+    let largest = largest.collect::<Option<Vec<u64>>>()?.into_iter().max()?;
+    let is_even = largest * 2 <= total / count as u64 * 3;
+    if !is_even || cuts.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return None;
+    }
+    let starts = std::iter::once(0).chain(cuts.iter().map(|cut| cut + 1));
+    let ends = cuts.iter().map(|cut| cut + 1).chain([files.len()]);
+    let groups = starts
+        .zip(ends)
+        .map(|(start, end)| FileGroup::new(files[start..end].to_vec()));
+    Some((groups.collect(), cuts))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +185,25 @@ mod tests {
         assert_eq!(sizes(&[1, 1, 1, 1], 2), [vec![1, 1], vec![1, 1]]);
         assert_eq!(sizes(&[9, 1, 1, 1], 2), [vec![9], vec![1, 1, 1]]);
         assert_eq!(sizes(&[1, 1, 1, 9], 2), [vec![1, 1, 1], vec![9]]);
+    }
+
+    #[test]
+    fn parts_of_a_file_follow_each_other_and_are_no_smaller_than_a_row_group() {
+        let ranges = |size: u64, parts_min: usize| -> Vec<Option<(i64, i64)>> {
+            let parts = parts(vec![PartitionedFile::new("x", size)], parts_min);
+            let range = |part: &PartitionedFile| {
+                let range = part.range.as_ref()?;
+                Some((range.start, range.end))
+            };
+            parts.iter().map(range).collect()
+        };
+        let unit = PART_BYTES_MIN as i64;
+        assert_eq!(
+            ranges(PART_BYTES_MIN * 3, 8),
+            [(0, unit), (unit, unit * 2), (unit * 2, unit * 3)].map(Some)
+        );
+        assert_eq!(ranges(PART_BYTES_MIN * 3, 1), [None]);
+        assert_eq!(ranges(1, 8), [None]);
     }
 
     #[test]

@@ -16,11 +16,27 @@ use datafusion::scalar::ScalarValue;
 use vortex::expr::Expression;
 use vortex_datafusion::convert::{DefaultExpressionConverter, ExpressionConverter};
 
+use super::live_filter;
+
 /// Converts what means the same in both, and nothing else.
 pub(super) struct SameMeaning(pub(super) DefaultExpressionConverter);
 
 impl ExpressionConverter for SameMeaning {
     fn try_convert(
+        &self,
+        expression: &Arc<dyn PhysicalExpr>,
+        schema: &Schema,
+    ) -> Result<Option<Expression>> {
+        let fixed = |expression: &Arc<dyn PhysicalExpr>| self.fixed(expression, schema);
+        match live_filter::convert(expression, schema, &fixed)? {
+            Some(live) => Ok(Some(live)),
+            None => fixed(expression),
+        }
+    }
+}
+
+impl SameMeaning {
+    fn fixed(
         &self,
         expression: &Arc<dyn PhysicalExpr>,
         schema: &Schema,

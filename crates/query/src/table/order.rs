@@ -4,6 +4,7 @@ use arrow::array::{Array, ArrayRef};
 use arrow::compute::kernels::cmp::lt_eq;
 use arrow::compute::{SortColumn, interleave, lexsort_to_indices};
 use arrow::datatypes::DataType;
+use datafusion::scalar::ScalarValue;
 use slipstream_model::{ColumnId, TableSchema};
 
 use super::prune::Selected;
@@ -58,6 +59,28 @@ pub(crate) fn find(
         }
     }
     ordering
+}
+
+/// For each extent of an order but the first: the least value of a column of the order in it, where
+/// that value stands in no extent before it. There the extents can be kept apart by that column.
+pub(crate) fn starts(
+    schema: &TableSchema,
+    selection: &[Selected],
+    ordering: &Ordering,
+    column: usize,
+) -> Vec<Option<ScalarValue>> {
+    let column = &schema.columns()[column];
+    let Some((min, max)) = bounds(selection, column.id) else {
+        return vec![None; ordering.extents.len().saturating_sub(1)];
+    };
+    let value = |values: &ArrayRef, at: usize| ScalarValue::try_from_array(values, at).ok();
+    let pairs = ordering.extents.windows(2);
+    pairs
+        .map(|pair| {
+            let (end, start) = (value(&max, pair[0])?, value(&min, pair[1])?);
+            (end < start).then_some(start)
+        })
+        .collect()
 }
 
 fn ascends_within_extents(selection: &[Selected], id: ColumnId) -> bool {

@@ -14,14 +14,17 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, TableReference, project_schema};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{
-    EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr,
+    EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr, RangePartitioning,
+    SplitPoint,
 };
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
@@ -29,9 +32,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions, replace_children_if_necessary,
 };
-use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
-use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
 };
@@ -43,9 +44,14 @@ use super::local_filter::SameMeaning;
 use super::prune::{Selected, select};
 use super::reader::ExtentReaderFactory;
 use super::source::{ExtentSource, LocalForms};
+use super::wish::Wish;
 use super::{files, order, statistics};
 use crate::counters::QueryCounters;
 use crate::{DataScope, Residency};
+
+/// Tasks that read what is not here, to each that reads what is: while some wait for the bucket, the
+/// others compute.
+const COLD_READERS: usize = 4;
 
 /// What a query asks of a table.
 #[derive(Debug, Clone)]
@@ -146,7 +152,7 @@ impl DeferredScan {
     }
 
     /// Chooses the extents and makes a Parquet scan of them.
-    fn resolve(&self, partitions: usize, order_matters: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    fn resolve(&self, partitions: usize, wish: &Wish) -> Result<Arc<dyn ExecutionPlan>> {
         let selection = self.selection();
         if selection.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::clone(&self.schema))));
@@ -162,9 +168,14 @@ impl DeferredScan {
         let name = TableReference::partial(Arc::clone(database_name), table.name.as_str());
         let path = |extent: &slipstream_model::Extent| context.access.path(*database, extent.id);
         let mut files = files::files(&table.schema, &selection, &wanted, &name, path);
-        let ordering = order_matters
+        let ordering = wish
+            .is_any()
             .then(|| order::find(&table.schema, &selection, &wanted))
-            .flatten();
+            .flatten()
+            .filter(|found| {
+                self.in_order(&wish.order, found, |_| true).is_some()
+                    || self.grouped_by(wish, found).is_some()
+            });
         if let Some(ordering) = &ordering {
             files = ordering
                 .extents
@@ -174,14 +185,78 @@ impl DeferredScan {
         }
 
         let source = self.source(&name, &files);
+        let is_local = |file: &PartitionedFile| context.access.is_local(&file.object_meta.location);
+        let apart = ordering
+            .as_ref()
+            .and_then(|found| self.apart(wish, found, &selection, &files, partitions));
+        let (groups, partitioning) = if let Some((groups, partitioning)) = apart {
+            (groups, Some(partitioning))
+        } else if self.request.limit.is_some() || ordering.is_some() || files.iter().all(is_local) {
+            (files::groups(files, partitions), None)
+        } else {
+            let readers = partitions * COLD_READERS;
+            (files::groups(files::parts(files, readers), readers), None)
+        };
         let config = FileScanConfigBuilder::new(context.store_url.clone(), source)
-            .with_file_groups(files::groups(files, partitions))
+            .with_file_groups(groups)
             .with_statistics(self.resolved_statistics(&selection, &wanted))
             .with_output_ordering(ordering.map_or_else(Vec::new, |found| self.orderings(&found)))
+            .with_output_partitioning(partitioning)
             .with_limit(self.request.limit)
             .with_projection_indices(self.request.projection.clone())?
             .build();
         Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// The first of the wished columns that is in order and `fits`, by its position in the table.
+    fn in_order(
+        &self,
+        wished: &[usize],
+        found: &order::Ordering,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let of_table = |column: &usize| match &self.request.projection {
+            Some(projection) => projection.get(*column).copied(),
+            None => Some(*column),
+        };
+        let mut wished = wished.iter().filter_map(of_table);
+        wished.find(|column| found.columns.contains(column) && fits(*column))
+    }
+
+    fn grouped_by(&self, wish: &Wish, found: &order::Ordering) -> Option<usize> {
+        let schema = self.table.table.schema.arrow();
+        // Two zeros are one group and two values in order.
+        let fits = |column: usize| !schema.field(column).data_type().is_floating();
+        self.in_order(&wish.groups, found, fits)
+    }
+
+    /// As many groups of extents as there are to be partitions, no two of which hold the same value
+    /// of the column that groups are made by above: then each is aggregated to its end alone.
+    fn apart(
+        &self,
+        wish: &Wish,
+        found: &order::Ordering,
+        selection: &[Selected],
+        files: &[PartitionedFile],
+        partitions: usize,
+    ) -> Option<(Vec<FileGroup>, Partitioning)> {
+        if partitions < 2 {
+            return None;
+        }
+        let column = self.grouped_by(wish, found)?;
+        let starts = order::starts(&self.table.table.schema, selection, found, column);
+        let may_cut: Vec<bool> = starts.iter().map(Option::is_some).collect();
+        let (groups, cuts) = files::groups_at(files, &may_cut, partitions)?;
+        let points = cuts.iter().filter_map(|cut| starts[*cut].clone());
+        let points = points.map(|start| SplitPoint::new(vec![start])).collect();
+        let ordering = self.orderings(found).into_iter().nth(
+            found
+                .columns
+                .iter()
+                .position(|ordered| *ordered == column)?,
+        )?;
+        let range = RangePartitioning::try_new(ordering, points).ok()?;
+        Some((groups, Partitioning::Range(range)))
     }
 
     /// What reads the chosen extents.
@@ -333,7 +408,7 @@ impl ExecutionPlan for DeferredScan {
                 "there is no partition {partition}"
             )));
         }
-        execute_stream(self.resolve(1, false)?, context)
+        execute_stream(self.resolve(1, &Wish::default())?, context)
     }
 }
 
@@ -347,7 +422,7 @@ impl PhysicalOptimizerRule for ResolveScans {
         plan: Arc<dyn ExecutionPlan>,
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        resolve(plan, config.execution.target_partitions, false)
+        resolve(plan, config.execution.target_partitions, &Wish::default())
     }
 
     fn name(&self) -> &str {
@@ -362,16 +437,12 @@ impl PhysicalOptimizerRule for ResolveScans {
 fn resolve(
     plan: Arc<dyn ExecutionPlan>,
     partitions: usize,
-    order_matters: bool,
+    wish: &Wish,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(scan) = plan.downcast_ref::<DeferredScan>() {
-        return scan.resolve(partitions, order_matters);
+        return scan.resolve(partitions, wish);
     }
-    // A scan in order is not shared out among idle tasks, so only those who gain ask for it.
-    let order_matters = order_matters
-        || plan.is::<SortExec>()
-        || plan.is::<WindowAggExec>()
-        || plan.is::<BoundedWindowAggExec>();
+    let wish = wish.of_input(&plan);
     let children = plan
         .children()
         .into_iter()
@@ -382,7 +453,7 @@ fn resolve(
     }
     let resolved: Result<Vec<_>> = children
         .into_iter()
-        .map(|child| resolve(child, partitions, order_matters))
+        .map(|child| resolve(child, partitions, &wish))
         .collect();
     replace_children_if_necessary(plan, resolved?)
 }

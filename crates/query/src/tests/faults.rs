@@ -48,6 +48,7 @@ async fn damaged(damage: impl FnOnce(Bytes) -> Option<Bytes>) -> (World, Extent)
     let access = StoredExtents {
         store: store as Arc<dyn ObjectStore>,
         paths: Arc::new(|_, extent| Path::from(extent.to_string())),
+        pace: None,
     };
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     world.runtime = QueryRuntime::new(

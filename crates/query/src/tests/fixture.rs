@@ -57,6 +57,7 @@ impl World {
             paths: Arc::new(move |database, extent| {
                 connection.object_path(&BucketPath::extent(database, extent))
             }),
+            pace: None,
         };
         let runtime = QueryRuntime::new(
             options,

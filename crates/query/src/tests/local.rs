@@ -28,7 +28,8 @@ use vortex::session::VortexSession;
 
 use super::fixture::World;
 use crate::{
-    DataScope, ExtentAccess, LocalExtent, QueryOptions, QueryRuntime, Residency, StoredExtents,
+    DataScope, ExtentAccess, LocalExtent, QueryOptions, QueryRuntime, ReadPace, Residency,
+    StoredExtents,
 };
 
 /// The world's extents, some of them near.
@@ -36,6 +37,9 @@ use crate::{
 struct Near {
     stored: StoredExtents,
     forms: HashMap<Path, ByteBuffer>,
+    /// Bytes of each of those that are in memory.
+    memory_bytes: u64,
+    pace: ReadPace,
 }
 
 #[async_trait]
@@ -72,6 +76,18 @@ impl ExtentAccess for Near {
             reader: Arc::new(form),
         })
     }
+
+    fn memory_bytes(&self, path: &Path) -> u64 {
+        if self.is_local(path) {
+            self.memory_bytes
+        } else {
+            0
+        }
+    }
+
+    fn pace(&self) -> ReadPace {
+        self.pace
+    }
 }
 
 async fn encoded(extent: Bytes) -> ByteBuffer {
@@ -96,13 +112,19 @@ async fn encoded(extent: Bytes) -> ByteBuffer {
 
 impl World {
     /// The same world, with every `step`-th extent near.
-    async fn near(mut self, step: usize) -> Self {
+    async fn near(self, step: usize) -> Self {
+        self.near_at(step, 0, ReadPace::default()).await
+    }
+
+    /// The same, with bytes of each near extent in memory, and reads of a pace.
+    async fn near_at(mut self, step: usize, memory_bytes: u64, pace: ReadPace) -> Self {
         let connection = (**self.bucket.reader()).clone();
         let stored = StoredExtents {
             store: self.bucket.object_store(),
             paths: Arc::new(move |database, extent| {
                 connection.object_path(&BucketPath::extent(database, extent))
             }),
+            pace: None,
         };
         let mut forms = HashMap::new();
         let extents = self.state.tables().flat_map(|table| table.extents.iter());
@@ -119,7 +141,12 @@ impl World {
             target_partitions: 4,
             ..QueryOptions::default()
         };
-        let access = Arc::new(Near { stored, forms });
+        let access = Arc::new(Near {
+            stored,
+            forms,
+            memory_bytes,
+            pace,
+        });
         let entropy = Entropy::from_seed(11);
         self.runtime = QueryRuntime::new(options, access, clock, entropy).expect("set up");
         self
@@ -185,6 +212,26 @@ const QUERIES: &[&str] = &[
     "SELECT arrow_typeof(name), name FROM carriers WHERE code = 'C3'",
     "SELECT CASE WHEN month > 30000 THEN 'late' ELSE 'early' END AS era, count(*) FROM flights \
      WHERE coalesce(carrier, 'none') <> 'none' GROUP BY 1 ORDER BY 1",
+    // Filters that become known while the query runs.
+    "SELECT f.month, c.name FROM flights f JOIN carriers c ON f.carrier = c.code \
+     WHERE c.name LIKE '%7' ORDER BY f.month DESC LIMIT 5",
+    "SELECT count(*) FROM flights f JOIN carriers c ON f.carrier = c.code WHERE c.name = 'nobody'",
+    "SELECT count(*), sum(g.m) FROM flights f \
+     JOIN (SELECT month AS m FROM flights WHERE month % 3 = 0) g ON f.month = g.m",
+    "SELECT count(*), count(c.name) FROM flights f LEFT JOIN carriers c ON f.carrier = c.code AND c.code > 'C5'",
+    "SELECT count(*), count(f.month) FROM flights f RIGHT JOIN carriers c ON f.carrier = c.code",
+    "SELECT count(*), count(f.month) FROM flights f FULL JOIN carriers c ON f.carrier = c.code AND c.code < 'C3'",
+    "SELECT count(*) FROM flights f WHERE NOT EXISTS (SELECT 1 FROM carriers c WHERE c.code = f.carrier)",
+    "SELECT count(*) FROM flights f JOIN flights g ON f.month = g.month AND f.carrier = g.carrier \
+     WHERE g.month BETWEEN 7000 AND 9500",
+    "SELECT count(*), count(f.delay) FROM flights f \
+     JOIN (SELECT delay FROM flights WHERE month BETWEEN 25000 AND 25020) g ON f.delay = g.delay",
+    "SELECT f.carrier, count(*), avg(g.average) FROM flights f \
+     JOIN (SELECT carrier, avg(month) AS average FROM flights GROUP BY carrier) g ON f.carrier = g.carrier \
+     WHERE f.month IN (12, 20012, 40012) GROUP BY f.carrier ORDER BY 1",
+    "SELECT month, carrier FROM flights WHERE carrier <> 'C1' ORDER BY carrier DESC, month LIMIT 7",
+    "SELECT max(month), min(month) FROM flights WHERE carrier = 'C3'",
+    "SELECT month, count(*) FROM flights GROUP BY month HAVING count(*) > 1 OR month = 30000",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,6 +244,40 @@ async fn near_extents_answer_as_far_ones_do() {
         assert_eq!(near.answer(sql).await, expected, "near: {sql}");
         assert_eq!(mixed.answer(sql).await, expected, "mixed: {sql}");
     }
+}
+
+/// What the scans of a query gave to the operators above them, as it stands in the plan.
+async fn scanned(world: &World, sql: &str) -> Vec<String> {
+    let plan = world.rows(&format!("EXPLAIN ANALYZE {sql}")).await;
+    let lines = plan.iter().flat_map(|text| text.lines());
+    let scans = lines.filter(|line| line.contains("DataSourceExec"));
+    let rows = scans.map(|line| line.split("output_rows=").nth(1).expect("counted"));
+    rows.map(|rows| rows.split(',').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_near_scan_gives_only_rows_that_will_find_a_partner() {
+    let (far, near) = (world().await, world().await.near(1).await);
+    // A few keys, which are looked for one by one, and many.
+    for (condition, rows) in [("month IN (5, 45000)", "2"), ("month % 12 = 7", "5.00 K")] {
+        let sql = format!(
+            "SELECT count(*) FROM flights f \
+             JOIN (SELECT month AS m FROM flights WHERE {condition}) g ON f.month = g.m"
+        );
+        let of_far = scanned(&far, &sql).await;
+        assert!(!of_far.iter().any(|found| found == rows), "{of_far:?}");
+        let of_near = scanned(&near, &sql).await;
+        assert!(of_near.iter().any(|found| found == rows), "{of_near:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_keeps_nearly_everything_is_left_out() {
+    let near = world().await.near(1).await;
+    let sql = "SELECT count(*) FROM flights f \
+               JOIN (SELECT month AS m FROM flights WHERE month % 100 <> 7) g ON f.month = g.m";
+    assert_eq!(near.rows(sql).await, ["59400"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,17 +379,36 @@ async fn c02_explain_says_what_would_be_read_from_where() {
     let before = far.requests();
     let all_far = bill(&far, sql).await;
     assert!(
-        all_far.contains("flights_db.flights: extents=2, near<=0 B"),
+        all_far.contains("flights_db.flights: extents=2, memory<=0 B, disk<=0 B, bucket<="),
         "{all_far}"
     );
     assert!(all_far.contains("requests<=4"), "{all_far}");
+    assert!(all_far.contains("(assumed)"), "{all_far}");
     assert_eq!(far.requests(), before, "nothing was read");
     let half = bill(&mixed, sql).await;
     assert!(
-        half.contains("extents=2, near<=") && half.contains("requests<=2"),
+        half.contains("extents=2, memory<=0 B, disk<=") && half.contains("requests<=2"),
         "{half}"
     );
-    assert!(!half.contains("near<=0 B"), "{half}");
+    assert!(!half.contains("disk<=0 B"), "{half}");
+    // What is in memory needs no disk; more than is wanted does not count.
+    let pace = ReadPace {
+        disk_bytes_per_second: Some(1 << 20),
+        ..ReadPace::default()
+    };
+    let near = world().await.near_at(1, 100, pace).await;
+    let split = bill(&near, sql).await;
+    assert!(
+        split.contains("memory<=200 B, disk<=") && split.contains("requests<=0"),
+        "{split}"
+    );
+    assert!(split.contains("ms (measured)"), "{split}");
+    let near = world().await.near_at(1, u64::MAX, pace).await;
+    let in_memory = bill(&near, sql).await;
+    assert!(
+        in_memory.contains("disk<=0 B, bucket<=0 B, requests<=0, reading<=0 ms"),
+        "{in_memory}"
+    );
     let none = bill(&far, "SELECT count(*) FROM flights").await;
     assert!(none.contains("nothing is read"), "{none}");
     // With the footers in memory, it is the wanted columns' own bytes.

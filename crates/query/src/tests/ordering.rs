@@ -168,3 +168,88 @@ async fn a_query_that_wants_no_order_shares_out_its_extents() {
     .await;
     assert!(!plan.contains("output_ordering"), "{plan}");
 }
+
+async fn two_partitions(extents: &[std::ops::Range<i64>]) -> World {
+    let options = QueryOptions {
+        target_partitions: 2,
+        ..QueryOptions::default()
+    };
+    let mut world = World::with_options(options).await;
+    world.create_table("flights", &super::fixture::flights_schema());
+    for months in extents {
+        world.insert("flights", flights(months.clone())).await;
+    }
+    world
+}
+
+const BY_MONTH: &str = "SELECT month, count(*) AS n FROM flights GROUP BY month ORDER BY month";
+
+#[tokio::test]
+async fn groups_that_stand_in_one_extent_each_are_counted_where_they_are() {
+    let world = two_partitions(&[30..40, 0..10, 20..30, 10..20]).await;
+    let plan = explain(&world, BY_MONTH).await;
+    assert!(plan.contains("SinglePartitioned"), "{plan}");
+    assert!(plan.contains("ordering_mode=Sorted"), "{plan}");
+    assert!(!plan.contains("RepartitionExec"), "{plan}");
+    let expected: Vec<String> = (0..40).map(|month| format!("{month} 1")).collect();
+    assert_eq!(world.rows(BY_MONTH).await, expected);
+    // By way of a filter and a projection, and with other columns in the key.
+    let sql = "SELECT m, carrier, count(*) FROM (SELECT month AS m, carrier FROM flights) \
+               WHERE m <> 7 GROUP BY m, carrier";
+    assert_eq!(world.rows(sql).await.len(), 39);
+}
+
+#[tokio::test]
+async fn a_group_that_stands_in_two_extents_is_one_group() {
+    // 9, 19 and 29 stand in two extents each: there is no place to keep them apart.
+    for extents in [[0..10, 9..20, 19..30, 29..40], [0..40, 0..40, 0..40, 0..40]] {
+        let world = two_partitions(&extents).await;
+        let rows = world.rows(BY_MONTH).await;
+        assert_eq!(rows.len(), 40, "{rows:?}");
+        let plan = explain(&world, BY_MONTH).await;
+        assert!(!plan.contains("SinglePartitioned"), "{plan}");
+    }
+    // 10 alone does; the place in the middle is free.
+    let world = two_partitions(&[0..11, 10..20, 20..30, 30..40]).await;
+    let plan = explain(&world, BY_MONTH).await;
+    assert!(plan.contains("SinglePartitioned"), "{plan}");
+    let rows = world.rows(BY_MONTH).await;
+    assert_eq!((rows.len(), rows[10].as_str()), (40, "10 2"));
+}
+
+#[tokio::test]
+async fn extents_of_very_unequal_size_are_shared_out_as_ever() {
+    let world = two_partitions(&[0..1, 1..100_000]).await;
+    let plan = explain(&world, BY_MONTH).await;
+    assert!(!plan.contains("SinglePartitioned"), "{plan}");
+    assert_eq!(world.rows(BY_MONTH).await.len(), 100_000);
+}
+
+#[tokio::test]
+async fn zeros_of_both_signs_are_one_group() {
+    let options = QueryOptions {
+        target_partitions: 2,
+        ..QueryOptions::default()
+    };
+    let mut world = World::with_options(options).await;
+    let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, false)]));
+    world.create_table("floats", &schema);
+    for values in [[-1.0, -0.0], [0.0, 1.0]] {
+        let values: ArrayRef = Arc::new(arrow::array::Float64Array::from(values.to_vec()));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![values]).expect("fits");
+        world.insert("floats", batch).await;
+    }
+    let sql = "SELECT abs(x) AS x, count(*) FROM (SELECT x FROM floats) GROUP BY abs(x) ORDER BY 1";
+    let of_expression = world.rows(sql).await;
+    assert_eq!(of_expression, ["0.0 2", "1.0 2"]);
+    let plan = explain(&world, "SELECT x, count(*) FROM floats GROUP BY x").await;
+    assert!(!plan.contains("SinglePartitioned"), "{plan}");
+}
+
+#[tokio::test]
+async fn order_is_not_asked_for_where_it_gets_lost() {
+    let world = two_partitions(&[10..20, 0..10]).await;
+    let sql = "SELECT carrier, max(month) AS m FROM flights GROUP BY carrier ORDER BY m LIMIT 3";
+    let plan = explain(&world, sql).await;
+    assert!(!plan.contains("output_ordering"), "{plan}");
+}
