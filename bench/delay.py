@@ -1,4 +1,5 @@
-"""A proxy that passes HTTP requests on to an S3 server after a delay, and counts them.
+"""A proxy that passes HTTP requests on to an S3 server after a delay, and counts them. It can stand for a
+line of limited bandwidth as well.
 
 It understands just enough of HTTP/1.1 to see where a request begins: heads end with an empty line,
 and bodies have a length or are chunked. Whatever the server answers is passed back as it comes.
@@ -12,9 +13,11 @@ import threading
 class DelayingProxy:
     """Listens on a port of this machine while the block lasts."""
 
-    def __init__(self, target_port: int, delay_seconds: float):
+    def __init__(self, target_port: int, delay_seconds: float, bytes_per_second: float | None = None):
         self.target_port = target_port
         self.delay_seconds = delay_seconds
+        self.bytes_per_second = bytes_per_second
+        self._free_at = 0.0
         self.requests = 0
         self.bytes = 0
         self._ready = threading.Event()
@@ -64,10 +67,19 @@ class DelayingProxy:
             to_server.close()
             answer.close()
 
+    async def _take_turn(self, size: int) -> None:
+        """Waits until the line that all connections share has carried what came before."""
+        if self.bytes_per_second is None:
+            return
+        now = self._loop.time()
+        self._free_at = max(self._free_at, now) + size / self.bytes_per_second
+        await asyncio.sleep(self._free_at - now)
+
     async def _pass_back(self, server: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         try:
             while data := await server.read(1 << 18):
                 self.bytes += len(data)
+                await self._take_turn(len(data))
                 answer.write(data)
                 await answer.drain()
         except ConnectionError:

@@ -20,7 +20,7 @@ def measure(options, data) -> dict:
         run = lambda sql: follower.arrow(sql, world.DATABASE)
         seconds["Slipstream follower, hot"] = each(options, "slipstream", run)
         files = {
-            table: [str(path) for path in extents_of(leader, table, folder / "bucket")] for table in world.TABLES
+            table: [str(path) for path in world.extents_of(leader, table, folder / "bucket")] for table in world.TABLES
         }
         bucket_bytes = sum(os.path.getsize(path) for paths in files.values() for path in paths)
         seconds["DuckDB on the same Parquet"] = duckdb_on_parquet(options, threads, files)
@@ -51,11 +51,6 @@ def each(options, name: str, run) -> dict[str, float]:
             times[path.stem] = float("nan")
     print(f"{name}: {sum(times.values()):.2f} s", flush=True)
     return times
-
-
-def extents_of(leader, table: str, bucket) -> list:
-    sql = f"SELECT path FROM slipstream.extents WHERE database_name = '{world.DATABASE}' AND table_name = '{table}'"
-    return [bucket / row["path"] for row in leader.sql(sql, world.DATABASE)[0]]
 
 
 def duckdb_on_parquet(options, threads, files) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""One cold TPC-H query by DuckDB's httpfs; prints its seconds. Run by cold.py in a fresh process."""
+"""One cold TPC-H query by DuckDB's httpfs; prints its seconds. Run by cold.py in a fresh process.
+
+It says when it is ready, and waits to be told to go.
+"""
 
 import os
 import pathlib
@@ -17,6 +20,8 @@ for table in tables:
     urls = [f"http://127.0.0.1:{port}/bench/{path}" for path in paths.split(",")]
     connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({urls})")
 sql = (pathlib.Path(__file__).parent.parent / "tests" / "tpch" / f"{name}.sql").read_text()
+print("ready", flush=True)
+sys.stdin.readline()
 began = time.perf_counter()
 connection.execute(sql).fetchall()
 print(time.perf_counter() - began)

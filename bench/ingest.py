@@ -52,15 +52,9 @@ def slipstream(options, csv: pathlib.Path, columns: str) -> tuple[float, int]:
 
 def peak_memory(folder: pathlib.Path) -> int:
     """`VmHWM` of the leader."""
-    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
-        try:
-            arguments = (status.parent / "cmdline").read_text().split("\0")
-            if len(arguments) > 1 and arguments[1] == "leader" and any(str(folder) in a for a in arguments):
-                line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-                return int(line.split()[1]) * 1024
-        except (OSError, StopIteration):
-            continue
-    return 0
+    status = pathlib.Path(f"/proc/{world.process_id('leader', folder)}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def copy(options, threads: int, csv: pathlib.Path, schema: list) -> float:

@@ -14,9 +14,10 @@ BASE = "DuckDB on the same Parquet"
 
 
 def write(folder: pathlib.Path) -> None:
-    parts = {name: read(folder / f"{name}.json") for name in ("hot", "cold", "ingest", "small")}
+    renders = {"hot": hot, "cold": cold, "ingest": ingest, "small": small, "beside": beside}
+    parts = {name: read(folder / f"{name}.json") for name in renders}
     text = ["# Measured", "", "Written by `bench/run.py`, which says how to run it. All figures of a table are of one run."]
-    for name, render in (("hot", hot), ("cold", cold), ("ingest", ingest), ("small", small)):
+    for name, render in renders.items():
         if parts[name]:
             text += ["", *render(parts[name], folder), "", *machine(parts[name])]
     (folder / "RESULTS.md").write_text("\n".join(text) + "\n")
@@ -74,18 +75,31 @@ def plot(seconds: dict, queries: list[str], path: pathlib.Path) -> None:
 
 def cold(part: dict, _: pathlib.Path) -> list[str]:
     rows = []
-    for query in next(iter(part["cold"].values())):
+    for query, needed in part["needed_bytes"].items():
         for name, measured in part["cold"].items():
             m = measured[query]
-            rows.append([query, name, f"{m['seconds']:.2f}", str(m["requests"]), f"{m['bytes'] / 1e6:.1f}"])
-    w = part["warming"]
+            share = f"{m['bytes'] / needed * 100 - 100:+.0f} %"
+            rows.append([query, name, f"{m['seconds']:.2f}", str(m["requests"]), f"{m['bytes'] / 1e6:.1f}", share])
+    links = []
+    for name, link in part["warming"]["links"].items():
+        plain, ours = link["plain_bytes_per_s"], link["follower_bytes_per_s"]
+        links.append([name, f"{plain / 1e6:.0f}", f"{ours / 1e6:.0f}", f"{ours / plain * 100:.0f} %"])
     return [
         f"## Cold, from S3 with {part['delay_ms']:.0f} ms added to each request, best of {part['rounds']}",
         "",
-        *table(["query", "", "s", "requests", "MB"], rows),
+        "Requests and bytes as the server's side of the line saw them; the last column compares the bytes with the "
+        "column chunks that the query needs.",
         "",
-        f"Warming: {w['follower_bytes_per_s'] / 1e6:.0f} MB/s, of {w['plain_bytes_per_s'] / 1e6:.0f} MB/s that a plain GET "
-        f"of the same objects reaches with {w['parallel_gets']} at a time.",
+        *table(["query", "", "s", "requests", "MB", "to needed"], rows),
+        "",
+        "## Warming",
+        "",
+        f"{next(iter(part['warming']['links'].values()))['bytes'] / 1e6:.0f} MB of extents on the same S3 server: a plain GET of "
+        f"them, {part['warming']['parallel_gets']} at a time, and a follower from attaching until all are on its disk, each "
+        "checked by SHA-256. On one machine the server, the network and the follower share its cores; over 1 Gbit/s each "
+        f"request takes {part['delay_ms']:.0f} ms more.",
+        "",
+        *table(["", "plain GET, MB/s", "follower, MB/s", "share"], links),
     ]
 
 
@@ -103,9 +117,46 @@ def ingest(part: dict, _: pathlib.Path) -> list[str]:
 def small(part: dict, _: pathlib.Path) -> list[str]:
     rows = [[name, f"{m['queries_per_s']:.0f}", f"{m['p50_ms']:.1f}", f"{m['p99_ms']:.1f}"] for name, m in part["systems"].items()]
     return [
-        f"## Small queries: {part['clients']} clients for {part['seconds']} s",
+        f"## Small queries: {part['clients']} clients for {part['seconds']} s, best of {part['rounds']}",
         "",
         f"`{part['sql']}`",
         "",
+        f"The table is lineitem of scale {part['scale']} by the day of shipping, in {part['extents']} extents: one for each "
+        f"quarter. A follower's query opens {part['extents_scanned']} of them, with {part['requests']} requests to the bucket. "
+        "All systems read the same files, the follower its own copies of them.",
+        "",
         *table(["", "queries/s", "p50, ms", "p99, ms"], rows),
+        "",
+        f"{'`wrk` asks' if part['client'] == 'wrk' else 'A client in Python asks, which takes more of the cores,'} over HTTP. "
+        f"What says *in process* is called from {part['clients']} threads of the harness and pays for no HTTP.",
+    ]
+
+
+def beside(part: dict, _: pathlib.Path) -> list[str]:
+    alone, with_scan, share = part["alone_ms"], part["beside_ms"], part["cpu_share_of_scan"]
+    hot, cold, cache, queries = part["hot"], part["cold"], part["cache_disk_bytes"], part["hot_queries"]
+    fetched = part["fetched_bytes"]["after"] - part["fetched_bytes"]["before"]
+    unchanged = "the same names, sizes and SHA-256" if part["hot_files_unchanged"] else "**not the same files**"
+    rows = [
+        ["a hot query alone, median of " + str(queries["alone"]), f"{alone:.1f} ms"],
+        ["beside a cold scan, median of " + str(queries["beside"]), f"{with_scan:.1f} ms"],
+        ["that is, so many times as long", f"{with_scan / alone:.2f}"],
+        ["and so much of its speed is lost", f"{(1 - alone / with_scan) * 100:.0f} %"],
+        ["the scan alone takes of the cores", f"{share * 100:.0f} %"],
+    ]
+    return [
+        "## Hot queries beside a scan of cold data",
+        "",
+        f"A cache of {cache / 1e6:.0f} MB. `{hot['table']}` is hot by its policy and stands in it with {hot['bytes'] / 1e6:.0f} MB; "
+        f"`{cold['table']}` is not, has {cold['bytes'] / 1e6:.0f} MB in the bucket, {cold['bytes'] / cache:.1f} times the cache, and "
+        f"a scan reads {cold['bytes_of_a_scan'] / 1e6:.0f} MB of it.",
+        "",
+        *table(["", ""], rows),
+        "",
+        f"Afterwards the directory of hot extents has {unchanged} as before ({part['hot_files']} files). {fetched} bytes were "
+        f"fetched for it meanwhile, and a hot query made {queries['requests_max']} requests to the bucket.",
+        "",
+        f"Hot: `{hot['sql']}`",
+        "",
+        f"Cold: `{cold['sql']}`",
     ]

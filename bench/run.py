@@ -5,12 +5,13 @@
     bench/venv/bin/python bench/run.py --binary target/release/slipstream
 
 Every figure is of this run: each system reads the same files on the same machine, with as many
-threads, one after the other, three times; the best counts. `--only NAME` runs one part of it, and
-leaves the others' results as they were.
+threads, one after the other, `--rounds` times; the best counts. Only `beside` compares a follower with
+itself, and by medians. `--only NAME` runs one part of it, and leaves the others' results as they were.
 
 Two peers need an environment of their own, and are left out without it. SLIPSTREAM_BENCH_HTTPFS_PYTHON
 names a Python with `duckdb==1.4.4 duckdb-ext-httpfs==1.4.4.20260205`, the newest DuckDB whose httpfs
-comes as a package; SLIPSTREAM_BENCH_ROAPI names the program of `roapi==0.12.7`.
+comes as a package; SLIPSTREAM_BENCH_ROAPI names the program of `roapi==0.12.7`. Small queries are asked
+by `wrk`, which Debian has as a package; without it a slower client in Python asks, and the report says so.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "python")]
 
+import beside  # noqa: E402
 import cold  # noqa: E402
 import hot  # noqa: E402
 import ingest  # noqa: E402
@@ -33,7 +36,13 @@ import report  # noqa: E402
 import small  # noqa: E402
 import world  # noqa: E402
 
-PARTS = {"hot": hot.measure, "ingest": ingest.measure, "cold": cold.measure, "small": small.measure}
+PARTS = {
+    "hot": hot.measure,
+    "ingest": ingest.measure,
+    "cold": cold.measure,
+    "small": small.measure,
+    "beside": beside.measure,
+}
 
 
 def main() -> int:
@@ -52,11 +61,17 @@ def main() -> int:
             print(f"== {name}", flush=True)
             began = time.monotonic()
             result = PARTS[name](options, data)
+            result["versions"] = {"Slipstream": version(options.binary), **result.get("versions", {})}
             result["machine"] = machine()
             (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
     report.write(options.out)
     return 0
+
+
+def version(binary: str) -> str:
+    done = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.split()[-1]
 
 
 def machine() -> dict:

@@ -1,6 +1,7 @@
 """The data, the nodes, and how they are timed."""
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import sysconfig
@@ -42,6 +43,39 @@ def load(leader: nodes.Node, data: pathlib.Path) -> None:
     for table in TABLES:
         body = (data / f"{table}.parquet").read_bytes()
         leader.ingest(DATABASE, table, body, "format=parquet&create=true")
+
+
+def extents_of(leader: nodes.Node, table: str, bucket: pathlib.Path) -> list[pathlib.Path]:
+    """The files of a table in a directory bucket."""
+    sql = f"SELECT path FROM slipstream.extents WHERE database_name = '{DATABASE}' AND table_name = '{table}'"
+    return [bucket / row["path"] for row in leader.sql(sql, DATABASE)[0]]
+
+
+def statistics(node: nodes.Node, sql: str) -> dict:
+    """What one run of a query has read, as `slipstream.queries` shows it."""
+    _, headers = node.post_json("/v1/sql", {"sql": sql, "database": DATABASE})
+    query = headers["slipstream-query-id"]
+    return node.sql(f"SELECT * FROM slipstream.queries WHERE query_id = '{query}'", DATABASE)[0][0]
+
+
+def process_id(role: str, folder: pathlib.Path) -> int:
+    """The process of the node that was started with this role in this folder."""
+    data = str(folder / role)
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            arguments = (process / "cmdline").read_text().split("\0")
+            if arguments[1:2] == [role] and data in arguments:
+                return int(process.name)
+    raise ProcessLookupError(f"no {role} runs in {folder}")
+
+
+def cpu_seconds(process: int) -> float:
+    """Seconds that a process has had of the cores, in user mode and in the kernel (proc_pid_stat(5))."""
+    stat = pathlib.Path(f"/proc/{process}/stat").read_text()
+    # The second field is a name that may hold anything; the third follows its parenthesis.
+    fields = stat.rpartition(")")[2].split()
+    user, kernel = fields[11:13]
+    return (int(user) + int(kernel)) / os.sysconf("SC_CLK_TCK")
 
 
 def command(node: nodes.Node, text: str) -> list[dict]:
