@@ -6,8 +6,8 @@ use slipstream_frontend::ServiceError;
 
 /// The texts that mean null in comma-separated values; the empty one always does.
 ///
-/// The decoder compares each value with a pattern, which takes longer than the rest of its work.
-/// Most files hold none of these texts, which is found out a block at a time, many times faster.
+/// The decoder would compare each value with a pattern, tens of nanoseconds for each. Most blocks
+/// hold none of these texts, which a search over the block finds out many times faster.
 #[derive(Debug, Clone)]
 pub(super) struct NullTexts {
     /// Matches a text that means null, whole.
