@@ -6,6 +6,7 @@ A check is given the addresses of a running leader and follower, or a program to
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -165,7 +166,11 @@ def start(
     output = stack.enter_context(open(log, "wb"))
     command = [binary, role, "--cluster", role, "--bucket", bucket, "--data-dir", str(data)]
     command += ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *more]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    # The extents that a check makes are the ones that it finds.
+    environment = {**os.environ, "SLIPSTREAM_MERGE_INTERVAL": "0"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+    )
     stack.callback(stop, process)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

@@ -214,15 +214,6 @@ fn only_folder(folder: &std::path::Path) -> Result<std::path::PathBuf> {
     Ok(entries.next().context("a folder")??.path())
 }
 
-fn signal(node: &Node, signal: &str) -> Result<()> {
-    let process = node.process_id().context("the node runs")?.to_string();
-    let sent = std::process::Command::new("kill")
-        .args([signal, &process])
-        .status()?;
-    ensure!(sent.success(), "kill {signal} {process}");
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a52_an_attachment_says_how_far_it_has_come_and_why_it_failed() -> Result<()> {
     const CONFIGURATION: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Kusto/\
@@ -256,11 +247,11 @@ async fn a52_an_attachment_says_how_far_it_has_come_and_why_it_failed() -> Resul
 
         // A leader that takes calls and does not answer them.
         follower.terminate().await?;
-        signal(&leader, "-STOP")?;
+        leader.signal("-STOP")?;
         follower.restart().await?;
         let (properties, _) = state(&follower).await?;
         let (_, running) = follower.get_json(OPERATION).await?;
-        signal(&leader, "-CONT")?;
+        leader.signal("-CONT")?;
         assert_eq!(properties["provisioningState"], "Creating");
         assert_eq!(running["status"], "Running");
         eventually("the attachment has come", async || {

@@ -457,6 +457,8 @@ async fn a28_prefetch_hides_a_version_until_its_extents_are_here() -> Result<()>
 
         std::fs::rename(&extents, &away)?;
         std::fs::create_dir(&extents)?;
+        // So that it does not fetch the extent before that is taken away.
+        follower.signal("-STOP")?;
         let receipt = leader
             .ingest("d", "t", "format=csv", "year\n2031\n")
             .await?;
@@ -464,6 +466,7 @@ async fn a28_prefetch_hides_a_version_until_its_extents_are_here() -> Result<()>
             let entry = entry?;
             std::fs::rename(entry.path(), away.join(entry.file_name()))?;
         }
+        follower.signal("-CONT")?;
         let version = receipt["version"].as_u64().context("a version")?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 3);

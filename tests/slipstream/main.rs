@@ -33,6 +33,8 @@ mod fencing;
 mod flight;
 mod full_disk;
 mod health;
+mod lifecycle;
+mod removal;
 mod requests;
 mod resources;
 mod sharing;

@@ -209,13 +209,13 @@ impl ColdCache {
             .into_iter()
             .map(|key| async move { (key.number, self.blocks.get(&key).await) });
         let looked_up = stream::iter(lookups).buffer_unordered(LOOKUPS);
-        let found = looked_up.filter_map(async |(number, found)| match found {
-            Ok(found) => Some((number, found?.value().clone())),
-            Err(error) => {
+        let found = looked_up.filter_map(|(number, found)| {
+            let block = found.unwrap_or_else(|error| {
                 // A block that cannot be read back is a block that is not here.
                 tracing::debug!(%error, "a cold block cannot be read");
                 None
-            }
+            });
+            std::future::ready(block.map(|block| (number, block.value().clone())))
         });
         found.collect().await
     }

@@ -5,8 +5,9 @@
 //! * [`HotTier`] is the directory of whole extents. What is in it was checked against its SHA-256
 //!   before it got its name, so what survives a crash is whole; and each of its files is a
 //!   [`CheckedFile`], which notices when its bytes change.
-//! * [`Warmer`] brings the tier in line with what is hot: fetches and evicts, a few at a time, and
-//!   turns what came as Parquet into the [`Form`] that scans faster.
+//! * [`Warmer`] brings the tier in line with what is hot: fetches, a few at a time, then evicts, or
+//!   before where there is no room for both; and turns what came as Parquet into the [`Form`] that
+//!   scans faster.
 //! * [`HotReader`] reads an extent in that form, with [`HotMemory`] in front of the disk.
 //! * [`ColdCache`] has blocks of what is not hot. A scan of cold data turns it over and nothing else.
 //! * [`CachedStore`] reads ranges of Parquet: from the tier, from cold blocks, from the bucket.

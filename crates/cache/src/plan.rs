@@ -41,6 +41,41 @@ pub struct Plan {
     pub shortfall_bytes: u64,
 }
 
+impl Plan {
+    /// Parts what is to go: into what goes before anything is fetched, because both do not fit or
+    /// because it stands where the other will; and into what may stay until that is here. So the
+    /// sources of a merge are near as long as the result is not.
+    ///
+    /// `resident` and `budget_bytes` are those of the plan. The oldest go first.
+    pub fn make_room(
+        &self,
+        resident: &BTreeMap<ExtentId, Resident>,
+        budget_bytes: u64,
+    ) -> (Vec<ExtentId>, Vec<ExtentId>) {
+        let fetched: BTreeSet<ExtentId> = self.fetch.iter().map(|e| e.extent).collect();
+        let bytes = |extent: &ExtentId| resident.get(extent).map_or(0, |here| here.file_bytes);
+        let sum = |all: u64, bytes: u64| all.saturating_add(bytes);
+        let here = resident.values().map(|here| here.file_bytes);
+        let coming = self.fetch.iter().map(|extent| extent.size_bytes);
+        let mut excess = here.chain(coming).fold(0, sum).saturating_sub(budget_bytes);
+        let (mut first, mut later): (Vec<_>, Vec<_>) = self
+            .evict
+            .iter()
+            .copied()
+            .partition(|extent| fetched.contains(extent));
+        excess = excess.saturating_sub(first.iter().map(bytes).fold(0, sum));
+        // Ids are time-ordered.
+        let oldest = later.iter().take_while(|extent| {
+            let is_needed = excess > 0;
+            excess = excess.saturating_sub(bytes(extent));
+            is_needed
+        });
+        let stays = later.split_off(oldest.count());
+        first.append(&mut later);
+        (first, stays)
+    }
+}
+
 /// Decides. `resident` is what is on the disk; what is not is taken to be as large as it is in the
 /// bucket.
 ///

@@ -97,7 +97,11 @@ impl CachedStore {
         }
         let (tier, ranges) = (Arc::clone(&self.tier), ranges.to_vec());
         let read = move || {
-            let OpenExtent { file, .. } = tier.open_extent(extent)?;
+            let OpenExtent { form, file } = tier.open_extent(extent)?;
+            // It may have got another form just now.
+            if form != Form::Parquet {
+                return None;
+            }
             let pieces = ranges.into_iter().map(|range| {
                 let length = usize::try_from(range.end - range.start).ok()?;
                 // The bucket has the right error for a range beyond the end.

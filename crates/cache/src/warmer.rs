@@ -123,6 +123,10 @@ pub struct Warmer {
     failed: Mutex<HashMap<ExtentId, Failed>>,
     /// Extents that somebody asked for: they are fetched first.
     preferred: Mutex<HashSet<ExtentId>>,
+    /// Extents that take the place of others which were hot: they are fetched first too.
+    replacing: Mutex<HashSet<ExtentId>>,
+    /// Extents that are not hot any more, and stay until what is hot is here.
+    leaving: Mutex<Vec<ExtentId>>,
     last: Mutex<Plan>,
     progress: Mutex<Progress>,
     /// When the next fetch may begin, in microseconds of the clock's monotonic time.
@@ -157,6 +161,8 @@ impl Warmer {
             stays: Mutex::default(),
             failed: Mutex::default(),
             preferred: Mutex::default(),
+            replacing: Mutex::default(),
+            leaving: Mutex::default(),
             last: Mutex::default(),
             progress: Mutex::default(),
             next_fetch: AtomicU64::new(0),
@@ -179,6 +185,11 @@ impl Warmer {
         *self.preferred.lock() = extents;
     }
 
+    /// Fetches these before others until they are here: they are what hot extents became.
+    pub fn note_replacements(&self, extents: impl IntoIterator<Item = ExtentId>) {
+        self.replacing.lock().extend(extents);
+    }
+
     /// What was decided last.
     pub fn last_plan(&self) -> Plan {
         self.last.lock().clone()
@@ -198,23 +209,32 @@ impl Warmer {
             .any(|failed| failed.until <= now)
     }
 
-    /// Evicts what is to go and fetches what is to come, the newest first. What cannot be fetched is
-    /// tried again later, and read from the bucket by queries meanwhile. Stops between two extents
-    /// when `is_outdated` says that there is a newer plan to make.
+    /// Makes room and fetches what is to come, the newest first. What is to go and is not in the way
+    /// stays until [`let_go`](Self::let_go). What cannot be fetched is tried again later, and read
+    /// from the bucket by queries meanwhile. Stops between two extents when `is_outdated` says that
+    /// there is a newer plan to make.
     pub async fn bring(&self, hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
-        let mut plan = plan(hot, &self.tier.resident(), self.options.budget_bytes);
-        let preferred = self.preferred.lock().clone();
-        plan.fetch
-            .sort_by_key(|extent| !preferred.contains(&extent.extent));
+        let resident = self.tier.resident();
+        let mut plan = plan(hot, &resident, self.options.budget_bytes);
+        let (in_the_way, leaving) = plan.make_room(&resident, self.options.budget_bytes);
+        let planned: HashSet<ExtentId> = plan.fetch.iter().map(|e| e.extent).collect();
+        {
+            let preferred = self.preferred.lock();
+            let mut replacing = self.replacing.lock();
+            replacing.retain(|extent| planned.contains(extent));
+            let is_first =
+                |extent: &ExtentId| preferred.contains(extent) || replacing.contains(extent);
+            plan.fetch.sort_by_key(|extent| !is_first(&extent.extent));
+        }
         *self.last.lock() = plan.clone();
+        *self.leaving.lock() = leaving;
         self.tell();
-        for extent in &plan.evict {
-            self.tier.evict(*extent);
+        for extent in in_the_way {
+            self.tier.evict(extent);
         }
         let now = self.clock.elapsed();
         {
             let mut failed = self.failed.lock();
-            let planned: HashSet<ExtentId> = plan.fetch.iter().map(|e| e.extent).collect();
             failed.retain(|extent, _| planned.contains(extent));
             plan.fetch.retain(|e| {
                 failed
@@ -224,6 +244,26 @@ impl Warmer {
         }
         self.fetch_all(plan.fetch, &is_outdated).await;
         self.tell();
+    }
+
+    /// Evicts what is to go, if all that is to be here is. Queries of older states read it until
+    /// then, and so does whoever waits for the new ones to be near. Whether it went.
+    pub fn let_go(&self) -> bool {
+        let is_here = |extent: &HotExtent| self.tier.holds(extent.extent).is_some();
+        let are_all_here = self.last.lock().fetch.iter().all(is_here);
+        if are_all_here {
+            self.evict_leaving();
+        }
+        are_all_here
+    }
+
+    /// Whether there was anything to evict.
+    fn evict_leaving(&self) -> bool {
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        for extent in &leaving {
+            self.tier.evict(*extent);
+        }
+        !leaving.is_empty()
     }
 
     async fn fetch_all(&self, wanted: Vec<HotExtent>, is_outdated: &impl Fn() -> bool) {
@@ -363,7 +403,11 @@ impl Warmer {
             if !is_parquet || self.stays.lock().get(&extent.extent).is_some_and(stays) {
                 continue;
             }
-            let until = match self.encode_one(&extent).await {
+            let mut encoded = self.encode_one(&extent).await;
+            if matches!(encoded, Ok(Encoded::NoRoom)) && self.evict_leaving() {
+                encoded = self.encode_one(&extent).await;
+            }
+            let until = match encoded {
                 Ok(Encoded::Done) => continue,
                 Ok(Encoded::NeverFits) => None,
                 Ok(Encoded::NoRoom) => Some(now + ENCODE_RETRY),

@@ -80,6 +80,13 @@ impl ExtentSet {
         }
     }
 
+    /// One extent of a set with these columns, by itself.
+    pub(crate) fn of_one(schema: TableSchema, extent: Extent) -> Self {
+        let mut set = Self::empty(schema);
+        set.push(vec![extent]);
+        set
+    }
+
     /// Puts a set together as a checkpoint holds it.
     pub(crate) fn from_parts(
         schema: TableSchema,
@@ -153,9 +160,23 @@ impl ExtentSet {
 
     /// The extent of an id.
     pub fn get(&self, id: ExtentId) -> Option<Extent> {
-        match self.locate(&[id]).pop()? {
-            (_, Place::Sealed { block, slot }) => Some(self.sealed[block].extent(slot)),
-            (_, Place::Tail(position)) => Some(Extent::clone(&self.tail[position])),
+        let (_, place) = self.locate(&[id]).pop()?;
+        Some(self.at(place))
+    }
+
+    /// The extents of some ids, each once, in the order of the blocks.
+    ///
+    /// # Errors
+    /// The id of one that is not there.
+    pub(crate) fn get_all(&self, ids: &[ExtentId]) -> Result<Vec<Extent>, ExtentId> {
+        let (_, found) = self.locate_all(ids)?;
+        Ok(found.into_iter().map(|(_, place)| self.at(place)).collect())
+    }
+
+    fn at(&self, place: Place) -> Extent {
+        match place {
+            Place::Sealed { block, slot } => self.sealed[block].extent(slot),
+            Place::Tail(position) => Extent::clone(&self.tail[position]),
         }
     }
 
@@ -204,16 +225,7 @@ impl ExtentSet {
     /// # Errors
     /// The id of one that is not there; the set is as it was.
     pub(crate) fn remove(&mut self, ids: &[ExtentId]) -> Result<(), ExtentId> {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let found = self.locate(&ids);
-        if found.len() < ids.len() {
-            let mut known: Vec<_> = found.iter().map(|(id, _)| *id).collect();
-            known.sort_unstable();
-            let missing = ids.iter().find(|id| known.binary_search(id).is_err());
-            return Err(*missing.unwrap_or(&ids[0]));
-        }
+        let (ids, found) = self.locate_all(ids)?;
         let in_tail = found
             .iter()
             .any(|(_, place)| matches!(place, Place::Tail(_)));
@@ -287,6 +299,24 @@ impl ExtentSet {
         found
     }
 
+    /// Where the extents of some ids are, and the ids, sorted and each once.
+    ///
+    /// # Errors
+    /// The id of one that is nowhere.
+    fn locate_all(&self, ids: &[ExtentId]) -> Result<Located, ExtentId> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let found = self.locate(&ids);
+        if found.len() < ids.len() {
+            let mut known: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+            known.sort_unstable();
+            let missing = ids.iter().find(|id| known.binary_search(id).is_err());
+            return Err(*missing.unwrap_or(&ids[0]));
+        }
+        Ok((ids, found))
+    }
+
     fn remove_from_tail(&mut self, ids: &[ExtentId]) {
         let totals = &mut self.totals;
         self.tail.retain(|extent| {
@@ -347,6 +377,9 @@ enum Place {
     Sealed { block: usize, slot: usize },
     Tail(usize),
 }
+
+/// Ids, sorted, and where their extents are.
+type Located = (Vec<ExtentId>, Vec<(ExtentId, Place)>);
 
 /// The slots to remove, by block, blocks ascending: the order in which they were found.
 fn by_block(found: &[(ExtentId, Place)]) -> Vec<(usize, Vec<usize>)> {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseName, DatabasePrincipal, DatabaseRole, Digest, EntityId,
     Epoch, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
-    RetentionPolicy, RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp,
+    MergeLookback, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction,
+    TableLevelSharing, Timestamp,
 };
 use uuid::Uuid;
 
@@ -348,6 +349,75 @@ fn golden_checkpoint_of_principals_and_external_tables() {
     assert_eq!(root.external_tables, tables);
     let table = state.table("flights").expect("there");
     assert_eq!(root.tables[0].policies, *table.policies);
+}
+
+/// Merge policies of each lookback.
+fn merge_policies() -> Vec<(&'static str, Vec<DatabaseOp>)> {
+    let policy = |lookback| MergePolicy {
+        row_count_upper_bound_for_merge: 1_000_000,
+        original_size_mb_upper_bound_for_merge: 3_072,
+        max_extents_to_merge: 20,
+        max_range_in_hours: 8,
+        allow_rebuild: true,
+        allow_merge: false,
+        lookback,
+    };
+    let set = |table: Option<&str>, lookback| DatabaseOp::SetMergePolicy {
+        table: table.map(table_name),
+        policy: Some(policy(lookback)),
+    };
+    let month = Duration::from_secs(30 * 86_400);
+    vec![
+        (
+            "merge_tables",
+            vec![
+                create_table(1, "flights"),
+                create_table(2, "planes"),
+                create_table(3, "weather"),
+            ],
+        ),
+        (
+            "set_merge_policies",
+            vec![
+                set(None, MergeLookback::Default),
+                set(Some("flights"), MergeLookback::Custom(month)),
+                set(Some("planes"), MergeLookback::HotCache),
+                set(Some("weather"), MergeLookback::All),
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn golden_commits_of_merge_policies() {
+    let mut ops = vec![("merge_open", vec![])];
+    ops.extend(merge_policies());
+    let delete = |table: Option<&str>| DatabaseOp::SetMergePolicy {
+        table: table.map(table_name),
+        policy: None,
+    };
+    let deletes = vec![delete(None), delete(Some("flights"))];
+    ops.push(("delete_merge_policies", deletes));
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(16), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_merge_policies() {
+    let ops: Vec<_> = merge_policies()
+        .into_iter()
+        .flat_map(|(_, ops)| ops)
+        .collect();
+    let state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&ops)
+        .expect("allowed");
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("merge.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(root.merge, state.merge_policy());
+    for (read, table) in root.tables.iter().zip(state.tables()) {
+        assert_eq!(read.policies, *table.policies);
+        assert!(read.policies.merge.is_some());
+    }
 }
 
 #[test]

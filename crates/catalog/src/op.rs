@@ -6,7 +6,7 @@ use arrow::datatypes::Field;
 use slipstream_model::{
     CachingPolicy, ClusterName, DatabaseId, DatabaseName, DatabasePrincipal, DatabaseRole,
     EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, InvalidExternalTable,
-    InvalidFunction, InvalidSchema, PrincipalName, RetentionPolicy, RowLevelSecurity,
+    InvalidFunction, InvalidSchema, MergePolicy, PrincipalName, RetentionPolicy, RowLevelSecurity,
     StoredFunction, TableId, TableName, TableSchema,
 };
 
@@ -69,6 +69,15 @@ pub enum DatabaseOp {
         /// The extents; each must be there.
         extents: Vec<ExtentId>,
     },
+    /// Gives extents of one table to another. Their files and ids stay as they are.
+    MoveExtents {
+        /// The table that has them.
+        from: TableId,
+        /// The table that gets them. It has every column of the other, with the same type.
+        to: TableId,
+        /// The extents; each must be there.
+        extents: Vec<ExtentId>,
+    },
     /// Keeps a query under a name.
     PutFunction {
         /// Chosen by the caller; taken when the function is new.
@@ -116,6 +125,13 @@ pub enum DatabaseOp {
         table: Option<TableName>,
         /// The policy; `None`: there is none from now on.
         policy: Option<RetentionPolicy>,
+    },
+    /// Says which extents are merged.
+    SetMergePolicy {
+        /// The table; `None`: the database.
+        table: Option<TableName>,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<MergePolicy>,
     },
     /// Says which rows are shown to whom.
     SetRowLevelSecurity {
@@ -218,6 +234,16 @@ pub enum OpError {
         table: TableName,
         /// The extent.
         extent: ExtentId,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The one table does not have what the other's extents hold.
+    #[error("extents of table '{from}' cannot be moved to table '{to}': {reason}")]
+    NotMovable {
+        /// The table that has the extents.
+        from: TableName,
+        /// The table that would get them.
+        to: TableName,
         /// What does not fit.
         reason: String,
     },

@@ -2,7 +2,9 @@
 //!
 //! One budget and one plan for all followed databases together. The plan is made anew when a
 //! database has another version, or its settings have changed; between two commits of the leader
-//! nothing turns cold.
+//! nothing turns cold. What leaves the hot set stays on the disk, if there is room, until what comes
+//! is there and no query reads a state that had it: so a merge at the leader leaves no gap to those
+//! who wait for new extents to be near (`prefetch-extents`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -249,7 +251,7 @@ impl HotCache {
     pub(crate) async fn run(self: Arc<Self>, registry: Arc<Registry>) {
         let clock = Arc::clone(&registry.context().clock);
         let news = Arc::clone(&registry.context().news);
-        let mut last = None;
+        let (mut last, mut is_settled) = (None, true);
         loop {
             let followed = followed(&registry);
             let basis = (basis(&followed), self.warmer.tier().losses());
@@ -259,14 +261,20 @@ impl HotCache {
             if is_due && followed.len() == registry.all().len() {
                 let tables = hot_tables(&followed);
                 let hot: Vec<HotExtent> = tables.values().flatten().cloned().collect();
-                *self.hot.0.write() = hot.iter().map(|extent| extent.extent).collect();
+                self.warmer
+                    .note_replacements(replacements(&self.tables.read(), &tables));
+                // What was hot stays so for queries of older states, for as long as it is here.
+                let ids = hot.iter().map(|extent| extent.extent);
+                self.hot.0.write().extend(ids);
                 *self.tables.write() = tables;
                 let is_outdated = || self::basis(&self::followed(&registry)) != basis.0;
                 self.warmer.bring(hot.clone(), is_outdated).await;
                 self.show(&followed);
+                is_settled = self.let_go(&followed);
                 self.warmer.encode(hot, is_outdated).await;
                 last = Some(basis);
             }
+            is_settled = is_settled || self.let_go(&followed);
             tokio::select! {
                 () = clock.sleep(LOOK_INTERVAL) => {}
                 () = news.notified() => {}
@@ -293,6 +301,27 @@ impl HotCache {
                 one.following.show(&one.state);
             }
         }
+    }
+
+    /// Lets go of what is not hot any more, once what is hot is here, and no query reads an older
+    /// state or can begin to. Whether it has.
+    fn let_go(&self, followed: &[Followed]) -> bool {
+        let is_newest = |one: &Followed| {
+            let newest = one.state.version();
+            let served = one.following.served().state;
+            let is_served = served.is_some_and(|served| served.version() >= newest);
+            let lowest = one.following.pins.lowest();
+            is_served && lowest.is_none_or(|lowest| lowest >= newest)
+        };
+        if !followed.iter().all(is_newest) || !self.warmer.let_go() {
+            return false;
+        }
+        let mut ids = HashSet::new();
+        for extents in self.tables.read().values() {
+            ids.extend(extents.iter().map(|extent| extent.extent));
+        }
+        *self.hot.0.write() = ids;
+        true
     }
 
     /// Brings to the disk what is still in memory.
@@ -360,6 +389,25 @@ fn hot_tables(followed: &[Followed]) -> BTreeMap<(String, String), Vec<HotExtent
         }
     }
     hot
+}
+
+/// What is newly hot in tables from which something has gone: above all what a merge has made of
+/// that. While it is not here, queries of the newest state read it from the bucket.
+fn replacements(
+    before: &BTreeMap<(String, String), Vec<HotExtent>>,
+    now: &BTreeMap<(String, String), Vec<HotExtent>>,
+) -> HashSet<ExtentId> {
+    let ids = |extents: &[HotExtent]| -> HashSet<ExtentId> {
+        extents.iter().map(|extent| extent.extent).collect()
+    };
+    let mut replacements = HashSet::new();
+    for (table, extents) in now {
+        let (now, before) = (ids(extents), before.get(table).map(|known| ids(known)));
+        if let Some(before) = before.filter(|before| !before.is_subset(&now)) {
+            replacements.extend(now.difference(&before));
+        }
+    }
+    replacements
 }
 
 /// The extents of a table that are hot.

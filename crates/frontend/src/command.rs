@@ -5,6 +5,7 @@
 //! its databases. Columns and shapes are those of the Kusto documentation, named at each.
 
 mod change;
+mod extents;
 mod json;
 mod log;
 mod rows;

@@ -40,6 +40,32 @@ fn describe() {
     );
     describe_counter!("slipstream_commits_total", "commits written");
     describe_histogram!("slipstream_commit_seconds", "time to make a commit durable");
+    describe_counter!(
+        "slipstream_merges_total",
+        "merges of extents by outcome: merged, superseded or failed"
+    );
+    describe_counter!(
+        "slipstream_merge_sources_total",
+        "extents that became part of another"
+    );
+    describe_counter!("slipstream_merge_rows_total", "rows that merges wrote anew");
+    describe_counter!(
+        "slipstream_merge_bytes_total",
+        "bytes of the extents that merges wrote"
+    );
+    describe_histogram!("slipstream_merge_seconds", "time to merge extents into one");
+    describe_counter!(
+        "slipstream_retention_removed_extents_total",
+        "extents that left because the retention policy keeps them no longer"
+    );
+    describe_counter!(
+        "slipstream_retention_removed_rows_total",
+        "rows in those extents"
+    );
+    describe_counter!(
+        "slipstream_retention_failures_total",
+        "passes of a database in which they could not be removed"
+    );
     describe_gauge!(
         "slipstream_database_version",
         "version that is served, by database"

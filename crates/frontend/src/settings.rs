@@ -336,6 +336,14 @@ impl NodeArgs {
     }
 }
 
+/// Reads a span of time such as `30s` or `4m`; `0` is none.
+///
+/// # Errors
+/// When it is no such text.
+pub fn parse_duration(text: &str) -> Result<Duration, SettingsError> {
+    humantime::parse_duration(text).map_err(|error| SettingsError(format!("'{text}': {error}")))
+}
+
 fn tls_files(
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slipstream_model::{CachingPolicy, ClusterRole, DatabaseRole, OverrideChange, PrincipalName};
 
-use crate::{ColumnType, Show};
+use crate::{ColumnType, CreatedOnWindow, ExtentQuery, ExtentsToDrop, ExtentsToMove, Show};
 
 /// One management command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,37 @@ pub enum Command {
         /// The name it is to have.
         to: String,
     },
+    /// `.drop extent ID`, `.drop extents ...`
+    DropExtents {
+        /// Which.
+        extents: ExtentsToDrop,
+        /// Only say which that would be.
+        what_if: bool,
+    },
+    /// `.move extents ... to table T`
+    MoveExtents {
+        /// Which.
+        extents: ExtentsToMove,
+        /// The table that gets them.
+        to: String,
+        /// Of them, those of this time.
+        window: CreatedOnWindow,
+        /// Only say what would happen.
+        what_if: bool,
+    },
+    /// `.replace extents in table T <| {drop}, {move}`
+    ReplaceExtents {
+        /// The table.
+        table: String,
+        /// The extents that it loses.
+        drop: ExtentQuery,
+        /// The extents of other tables that it gets.
+        add: ExtentQuery,
+        /// Of both, those of this time.
+        window: CreatedOnWindow,
+        /// Only say what would happen.
+        what_if: bool,
+    },
     /// `.create function` and its like.
     PutFunction(FunctionCommand),
     /// `.drop function F`, `.drop functions (F1, F2)`
@@ -124,6 +155,20 @@ pub enum Command {
     },
     /// `.delete ... policy retention`
     DeleteRetentionPolicy {
+        /// Whose.
+        entity: PolicyEntity,
+    },
+    /// `.alter ... policy merge ...`, `.alter-merge ... policy merge ...`
+    SetMergePolicy {
+        /// Whose.
+        entity: PolicyEntity,
+        /// The policy as JSON. It is read where it is known what it changes.
+        policy: String,
+        /// `.alter-merge`: what the policy does not say stays as it is.
+        is_merge: bool,
+    },
+    /// `.delete ... policy merge`
+    DeleteMergePolicy {
         /// Whose.
         entity: PolicyEntity,
     },

@@ -24,6 +24,7 @@
 
 mod command;
 mod error;
+mod extents;
 mod lexer;
 mod parser;
 mod show;
@@ -36,9 +37,11 @@ pub use command::{
     PrincipalsChange, RetentionPolicy, TableDefinition, TablePutMode,
 };
 pub use error::SyntaxError;
-pub use parser::{COMMAND_BYTES_MAX, parse, without_secrets};
-pub use show::{
-    DatabaseView, ExtentScope, PolicyKind, PolicyTarget, Show, TableView, TagFilter, TagOperator,
+pub use extents::{
+    CreatedOnWindow, ExtentQuery, ExtentScope, ExtentSize, ExtentTrim, ExtentsToDrop,
+    ExtentsToMove, ShownExtents, TagFilter, TagOperator,
 };
+pub use parser::{COMMAND_BYTES_MAX, parse, without_secrets};
+pub use show::{DatabaseView, PolicyKind, PolicyTarget, Show, TableView};
 pub use text::{follower_command, warm_command};
 pub use values::{ColumnType, UnknownColumnType, format_timespan, parse_datetime, parse_timespan};

@@ -3,6 +3,7 @@
 mod alter;
 mod create;
 mod cursor;
+mod extents;
 mod follower;
 mod policy;
 mod principals;
@@ -86,6 +87,16 @@ fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     }
     if c.word_opt("set") {
         return principals::set(c);
+    }
+    if c.word_opt("drop-pretend") {
+        c.word("extents")?;
+        return extents::drop(c, true);
+    }
+    if c.word_opt("move") {
+        return extents::move_to(c);
+    }
+    if c.word_opt("replace") {
+        return extents::replace(c);
     }
     if c.word_opt("warm") {
         return follower::warm(c);

@@ -1,7 +1,8 @@
 //! What a `.show` command asks for.
 
 use slipstream_model::DatabaseRole;
-use uuid::Uuid;
+
+use crate::ShownExtents;
 
 /// `.show ...`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,16 +66,7 @@ pub enum Show {
         view: TableView,
     },
     /// `.show cluster|database|table|tables extents [(ids)] [hot] [where tags ...]`
-    Extents {
-        /// Of what.
-        scope: ExtentScope,
-        /// Which; none: all.
-        ids: Vec<Uuid>,
-        /// Only those of the hot set.
-        hot: bool,
-        /// Only those that pass all of these.
-        filters: Vec<TagFilter>,
-    },
+    Extents(ShownExtents),
     /// `.show database [D] principals`, `.show database [D] viewers`
     DatabasePrincipals {
         /// Which; none: the one that the command was sent to.
@@ -144,39 +136,6 @@ pub enum TableView {
     CslSchema,
 }
 
-/// Of what to show extents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExtentScope {
-    /// Of all databases.
-    Cluster,
-    /// Of a database; none: the one that the command was sent to.
-    Database(Option<String>),
-    /// Of tables, at least one.
-    Tables(Vec<String>),
-}
-
-/// A condition about an extent's tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagFilter {
-    /// How tags are compared.
-    pub op: TagOperator,
-    /// With what.
-    pub tag: String,
-}
-
-/// How an extent's tags are compared with a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TagOperator {
-    /// `has`: one of them is it.
-    Has,
-    /// `contains`: it stands in one of them.
-    Contains,
-    /// `!has`
-    HasNot,
-    /// `!contains`
-    ContainsNot,
-}
-
 /// Whose policy to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyTarget {
@@ -195,6 +154,8 @@ pub enum PolicyKind {
     Caching,
     /// `retention`
     Retention,
+    /// `merge`
+    Merge,
     /// `row_level_security`, of tables only.
     RowLevelSecurity,
 }

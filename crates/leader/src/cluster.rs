@@ -213,6 +213,20 @@ impl Cluster {
         }
     }
 
+    /// The writers of the databases that can be written, by name.
+    pub(crate) fn writers(&self) -> Vec<(DatabaseName, DatabaseWriter)> {
+        let databases = self.databases.read();
+        let writer = |id: DatabaseId| match databases.get(&id)? {
+            Database::Open(writer) if !writer.is_fenced() => Some(writer.clone()),
+            Database::Open(_) | Database::Held { .. } => None,
+        };
+        let catalog = self.catalog();
+        catalog
+            .databases()
+            .filter_map(|(name, id)| Some((name.clone(), writer(id)?)))
+            .collect()
+    }
+
     /// Every database that can be read, by name: the newest committed states.
     pub fn states(&self) -> BTreeMap<String, DatabaseState> {
         let databases = self.databases.read();
@@ -457,7 +471,13 @@ fn outcome_unknown() -> ServiceError {
 /// What a refused or failed commit means to a client.
 pub(crate) fn commit_error(error: CommitError) -> ServiceError {
     use slipstream_catalog::OpError;
-    let message = error.to_string();
+    let mut message = error.to_string();
+    if let CommitError::Rejected(OpError::ExtentNotFound { .. }) = &error {
+        message.push_str(
+            ". It was merged, moved or removed meanwhile, and nothing was changed: send the request \
+             again",
+        );
+    }
     let (kind, code) = match &error {
         CommitError::Fenced { .. } => (ErrorKind::Fenced, "fenced"),
         CommitError::Closed => (ErrorKind::Unavailable, "unavailable"),
@@ -480,6 +500,8 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
             OpError::SchemaChanged { .. } | OpError::TableDropped(_) => {
                 (ErrorKind::Conflict, "schema_changed")
             }
+            OpError::ExtentNotFound { .. } => (ErrorKind::Conflict, "extents_changed"),
+            OpError::NotMovable { .. } => (ErrorKind::Conflict, "schema_differs"),
             OpError::ConfigurationExists { .. } => (ErrorKind::AlreadyExists, "already_attached"),
             OpError::ConfigurationNotFound { .. } => {
                 (ErrorKind::NotFound, "configuration_not_found")

@@ -358,7 +358,7 @@ fn classify(request: &mut SqlRequest) -> Result<Request, ServiceError> {
     }
     Err(invalid(
         "several statements in one request are one transaction, which holds CREATE, DROP and ALTER \
-         TABLE and INSERT only: send queries and CREATE or DROP DATABASE one by one",
+         TABLE, INSERT and DELETE only: send queries and CREATE or DROP DATABASE one by one",
     ))
 }
 
@@ -401,6 +401,8 @@ impl Engine for LeaderEngine {
                 if !transaction::needs_plan(&statement) {
                     return Ok(Description::of_change(acknowledgement_schema()));
                 }
+                // What planning says of tables is for those who may read them.
+                request.check_query()?;
                 (session.plan(statement).await?, false)
             }
             Request::Database(_) | Request::Changes(_) => {

@@ -35,9 +35,12 @@ use slipstream_model::{Clock, DatabaseId, Entropy, TableSchema, Timestamp};
 use slipstream_storage::{BucketWriter, EXTENT_ROWS_MAX};
 use tokio::sync::Semaphore;
 
+pub(crate) use blocking::{Stop, give, produce};
+pub(crate) use columnar::batch_rows;
 use conform::Conform;
 use rejects::Place;
 pub use rejects::Rejects;
+pub(crate) use write::rewrite_extents;
 pub use write::write_extents;
 
 /// Rows in one batch on the way.

@@ -3,6 +3,7 @@
 //! * [`Cluster`] holds the cluster's catalog and one fenced writer for each database.
 //! * [`LeaderEngine`] is what the doors call: SQL, transactions, ingestion.
 //! * [`ingest`] turns files and batches into uploaded extents.
+//! * `lifecycle` merges small extents and removes those that the retention policy keeps no longer.
 //! * `SyncService` and `AdminService` are the gRPC services that followers talk to.
 //!
 //! An order holds throughout: extents are uploaded first, then the commit is made durable, then
@@ -14,6 +15,7 @@ mod cluster;
 mod engine;
 pub mod ingest;
 mod leases;
+mod lifecycle;
 mod node;
 mod sharing;
 mod sync;
@@ -24,5 +26,6 @@ pub use admin::AdminService;
 pub use cluster::{Cluster, ClusterContext};
 pub use engine::LeaderEngine;
 pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
+pub use lifecycle::{LifecycleArgs, LifecycleSettings};
 pub use node::{LeaderArgs, run};
 pub use sync::SyncService;

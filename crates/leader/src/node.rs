@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::ingest::IngestOptions;
+use crate::lifecycle::{self, LifecycleArgs, LifecycleSettings};
 use crate::{AdminService, Cluster, ClusterContext, LeaderEngine, SyncService};
 
 /// The leader's flags.
@@ -31,6 +32,10 @@ pub struct LeaderArgs {
     /// Other clusters whose databases this one may follow.
     #[command(flatten)]
     pub upstream: UpstreamArgs,
+
+    /// What it does by itself.
+    #[command(flatten)]
+    pub lifecycle: LifecycleArgs,
 }
 
 /// Runs a leader until it is told to stop.
@@ -38,18 +43,22 @@ pub struct LeaderArgs {
 /// # Errors
 /// When settings make no sense, a port is taken, or the bucket cannot be opened for writing.
 pub async fn run(args: LeaderArgs) -> anyhow::Result<()> {
-    let (settings, own) = args.node.resolve(NodeRole::Leader, &UpstreamArgs::KEYS)?;
+    let mut own_keys = UpstreamArgs::KEYS.to_vec();
+    own_keys.extend(LifecycleArgs::KEYS);
+    let (settings, own) = args.node.resolve(NodeRole::Leader, &own_keys)?;
+    let lifecycle = args.lifecycle.resolve(&own)?;
     let (leaders, dialer) = args.upstream.resolve(&own)?;
     runtime::init_telemetry(&settings.log, settings.log_json)?;
     let shutdown = runtime::shutdown_signal();
     let clock = Arc::new(SystemClock::default());
-    serve(settings, leaders, dialer, clock, shutdown).await
+    serve(settings, leaders, dialer, lifecycle, clock, shutdown).await
 }
 
 async fn serve(
     settings: NodeSettings,
     leaders: Vec<LeaderAddress>,
     dialer: Dialer,
+    lifecycle: LifecycleSettings,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -95,6 +104,7 @@ async fn serve(
         location: settings.location.clone(),
     };
     let ingest = IngestOptions::in_directory(settings.data_dir.join("spool"))?;
+    lifecycle::start(&cluster, &lifecycle, &ingest);
     let attachments = Attachments::open(&settings.data_dir)?;
     let owner = Arc::clone(&cluster);
     let is_owned: IsOwned = Arc::new(move |name| owner.catalog().database(name).is_some());

@@ -5,6 +5,7 @@
 //! rows that an earlier one wrote. Extents are uploaded on the way; they become visible with the
 //! commit, all together.
 
+mod delete;
 mod entities;
 mod permission;
 
@@ -36,7 +37,7 @@ pub(crate) struct Outcome {
     pub(crate) committed: Option<Committed>,
     /// The database it was in.
     pub(crate) database: Option<String>,
-    /// Rows inserted.
+    /// Rows inserted and deleted.
     pub(crate) rows: u64,
 }
 
@@ -65,7 +66,8 @@ pub(crate) fn kind_of(statement: &ParsedStatement) -> Kind {
                 ..
             }
             | Statement::AlterTable(_)
-            | Statement::Insert(_) => Kind::Change,
+            | Statement::Insert(_)
+            | Statement::Delete(_) => Kind::Change,
             other if entities::is_about_entities(other) => Kind::Change,
             _ => Kind::Query,
         },
@@ -80,7 +82,7 @@ pub(crate) fn needs_plan(statement: &ParsedStatement) -> bool {
     };
     matches!(
         statement.as_ref(),
-        Statement::CreateTable(_) | Statement::Insert(_)
+        Statement::CreateTable(_) | Statement::Insert(_) | Statement::Delete(_)
     )
 }
 
@@ -272,6 +274,9 @@ impl<'a> Transaction<'a> {
                 .insert(&session, table.id, &table.schema, insert.input)
                 .await;
         }
+        if let Some(delete) = slipstream_query::delete_parts(&plan) {
+            return self.delete(&session, delete).await;
+        }
         Err(unsupported("this statement"))
     }
 
@@ -432,12 +437,7 @@ impl<'a> Transaction<'a> {
         input: datafusion::logical_expr::LogicalPlan,
     ) -> Result<(), ServiceError> {
         self.check_insert(table)?;
-        let info = QueryInfo {
-            text: self.request.sql.clone(),
-            client: self.request.client.clone(),
-            database: self.database.as_ref().map(|(name, _)| name.clone()),
-            timeout: self.request.timeout,
-        };
+        let info = self.query_info();
         let rows = session.execute(input, info).await?;
         let database = self.state_of(None)?.id();
         let context = self.engine.ingest_context(database, None, BTreeSet::new());
@@ -451,6 +451,22 @@ impl<'a> Transaction<'a> {
             schema: schema.clone(),
             extents,
         })
+    }
+
+    /// What the query log says of a statement that reads to write.
+    fn query_info(&self) -> QueryInfo {
+        QueryInfo {
+            text: self.request.sql.clone(),
+            client: self.request.client.clone(),
+            database: self.database.as_ref().map(|(name, _)| name.clone()),
+            timeout: self.request.timeout,
+        }
+    }
+
+    /// The name of the transaction's database, once a statement has named it.
+    fn database_name(&self) -> &str {
+        let database = self.database.as_ref();
+        database.map_or("", |(name, _)| name.as_str())
     }
 
     /// Refuses rows before they are written, rather than when they are to be committed.
@@ -540,7 +556,8 @@ fn unsupported(what: &str) -> ServiceError {
         "unsupported",
         format!(
             "{what} is not supported: a leader takes CREATE and DROP DATABASE, CREATE and DROP \
-             TABLE, ALTER TABLE ADD and DROP COLUMN, CREATE and DROP FUNCTION and POLICY, INSERT, and queries"
+             TABLE, ALTER TABLE ADD and DROP COLUMN, CREATE and DROP FUNCTION and POLICY, INSERT, \
+             DELETE, and queries"
         ),
     )
 }

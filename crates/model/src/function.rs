@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::FieldRef;
 
-use crate::{CachingPolicy, FunctionName};
+use crate::{CachingPolicy, FunctionName, MergePolicy, Timestamp};
 
 /// Parameters of one function; more are a table.
 pub const FUNCTION_PARAMETERS_MAX: usize = 64;
@@ -112,6 +112,19 @@ impl Default for RetentionPolicy {
     }
 }
 
+impl RetentionPolicy {
+    /// The policy that holds for a table: its own, else the database's. `None`: rows are kept for
+    /// ever.
+    pub fn effective(table: Option<Self>, database: Option<Self>) -> Option<Self> {
+        table.or(database)
+    }
+
+    /// Whether an extent may be removed, judged by the newest creation time of its rows.
+    pub fn is_over(&self, max_created_on: Timestamp, now: Timestamp) -> bool {
+        now.since(max_created_on) > self.soft_delete_period
+    }
+}
+
 /// The policies of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TablePolicies {
@@ -121,6 +134,8 @@ pub struct TablePolicies {
     pub row_level_security: Option<RowLevelSecurity>,
     /// How long rows are kept; the database's when there is none.
     pub retention: Option<RetentionPolicy>,
+    /// Which extents are merged; the database's when there is none.
+    pub merge: Option<MergePolicy>,
 }
 
 #[cfg(test)]
@@ -143,6 +158,25 @@ mod tests {
             docstring: String::new(),
             folder: String::new(),
         }
+    }
+
+    #[test]
+    fn an_extent_may_go_once_its_newest_source_is_older_than_the_period() {
+        let day = Duration::from_secs(86_400);
+        let policy = |days| RetentionPolicy {
+            soft_delete_period: day * days,
+            ..RetentionPolicy::default()
+        };
+        let now = Timestamp::from_micros(0).plus(day * 50);
+        let made = |days| Timestamp::from_micros(0).plus(day * days);
+        assert!(policy(10).is_over(made(39), now));
+        assert!(!policy(10).is_over(made(40), now));
+        assert!(!policy(0).is_over(made(51), now), "made in the future");
+        assert!(!RetentionPolicy::default().is_over(made(0), now));
+        let effective = RetentionPolicy::effective;
+        assert_eq!(effective(Some(policy(1)), Some(policy(2))), Some(policy(1)));
+        assert_eq!(effective(None, Some(policy(2))), Some(policy(2)));
+        assert_eq!(effective(None, None), None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod function;
 mod ids;
 mod location;
 mod mean;
+mod merge;
 mod name;
 mod overrides;
 mod principal;
@@ -50,6 +51,7 @@ pub use function::{
 pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId, Version};
 pub use location::is_same_location;
 pub use mean::MovingMean;
+pub use merge::{MergeLookback, MergePolicy};
 pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,

@@ -115,7 +115,8 @@ pub struct Overrides {
     pub principals_modification_kind: PrincipalsModificationKind,
     /// How caching policies combine.
     pub caching_policies_modification_kind: CachingPoliciesModificationKind,
-    /// Show new extents only once they are local.
+    /// Show new extents only once they are local. Then what a merge at the leader takes the place of
+    /// is read until the result is here; else queries read the result from the bucket meanwhile.
     pub prefetch_extents: bool,
 }
 

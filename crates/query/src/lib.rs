@@ -15,7 +15,7 @@
 //!   and no HEAD. `count(*)`, `min` and `max` of a table make no request at all.
 //! * An extent that is missing, cut short or damaged is an error that names it.
 //! * Nothing is written: [`QuerySession::plan_read_only`] refuses what is not a query, and the
-//!   plans of `INSERT` and `CREATE TABLE` are taken apart and carried out by the leader.
+//!   plans of `INSERT`, `DELETE` and `CREATE TABLE` are taken apart and carried out by the leader.
 //! * A scan is an ordinary Parquet scan of paths, sizes and digests; there is nothing in it that
 //!   could not be sent to another node.
 //!
@@ -32,6 +32,7 @@ mod admission;
 mod bill;
 mod counters;
 mod deadline;
+mod delete;
 mod error;
 mod extents;
 mod external;
@@ -55,6 +56,7 @@ mod view;
 
 pub use counters::{QueryMeter, QueryStatistics, ReadStatistics};
 pub use datafusion::sql::parser::Statement;
+pub use delete::{Delete, Deletion, delete_parts};
 pub use error::{QueryError, QueryErrorKind};
 pub use extents::{
     ExtentAccess, ExtentPaths, LocalExtent, ReadOrigin, ReadPace, Residency, StorePace,

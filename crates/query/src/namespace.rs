@@ -58,11 +58,15 @@ impl Namespace {
 
     /// A table with all its rows, for whoever checks a policy.
     pub(crate) fn unsecured(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        let table = self.whole(database, table)?;
+        Some(Arc::new(table))
+    }
+
+    /// The same, for whoever writes its extents anew.
+    pub(crate) fn whole(&self, database: &str, table: &str) -> Option<SnapshotTable> {
         let schema = self.databases.get(database)?;
-        schema
-            .state
-            .table(table)
-            .map(|table| schema.snapshot(table, DataScope::All))
+        let table = schema.state.table(table)?;
+        Some(schema.snapshot(table, DataScope::All))
     }
 
     /// A table in a scope of its own, by `table` or `database.table`.
@@ -165,14 +169,14 @@ struct DatabaseSchema {
 }
 
 impl DatabaseSchema {
-    fn snapshot(&self, table: &Arc<TableState>, scope: DataScope) -> Arc<dyn TableProvider> {
-        Arc::new(SnapshotTable::new(
+    fn snapshot(&self, table: &Arc<TableState>, scope: DataScope) -> SnapshotTable {
+        SnapshotTable::new(
             Arc::clone(&self.name),
             self.state.id(),
             Arc::clone(table),
             scope,
             Arc::clone(&self.runtime.scans),
-        ))
+        )
     }
 
     fn provider(&self, name: &str, scope: DataScope) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -182,7 +186,7 @@ impl DatabaseSchema {
         let Some(table) = self.state.table(name) else {
             return Ok(None);
         };
-        let provider = self.snapshot(table, scope);
+        let provider: Arc<dyn TableProvider> = Arc::new(self.snapshot(table, scope));
         match &table.policies.row_level_security {
             Some(policy) if policy.is_enabled => {
                 identity::secured(&self.runtime.base, name, provider, policy).map(Some)

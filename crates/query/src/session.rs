@@ -71,9 +71,9 @@ pub struct QueryInfo {
 /// ```
 #[derive(Debug)]
 pub struct QuerySession {
-    runtime: Arc<QueryRuntime>,
+    pub(crate) runtime: Arc<QueryRuntime>,
     state: SessionState,
-    names: Arc<Namespace>,
+    pub(crate) names: Arc<Namespace>,
     leader: Option<Arc<dyn RemoteNode>>,
 }
 
@@ -221,11 +221,11 @@ impl QuerySession {
     /// Whether a statement changes something, told from its words alone.
     pub fn is_write(statement: &Statement) -> bool {
         let class = statement::classify(statement);
-        matches!(class, Class::Insert | Class::CreateTable | Class::Change(_))
+        !matches!(class, Class::Query | Class::Unsupported(_))
     }
 
-    /// Plans a query, or what a leader can do itself: `INSERT` and `CREATE TABLE`, which
-    /// [`insert_parts`](crate::insert_parts) and
+    /// Plans a query, or what a leader can do itself: `INSERT`, `DELETE` and `CREATE TABLE`, which
+    /// [`insert_parts`](crate::insert_parts), [`delete_parts`](crate::delete_parts) and
     /// [`create_table_parts`](crate::create_table_parts) take apart.
     ///
     /// # Errors
@@ -233,7 +233,7 @@ impl QuerySession {
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         match statement::classify(&statement) {
             Class::Query => self.plan_read_only(statement).await,
-            Class::Insert | Class::CreateTable => {
+            Class::Insert | Class::Delete | Class::CreateTable => {
                 let plan = self.logical_plan(statement).await?;
                 statement::check_change(&plan)?;
                 Ok(plan)
@@ -260,6 +260,7 @@ impl QuerySession {
         match statement::classify(&statement) {
             Class::Query => {}
             Class::Insert => return read_only("INSERT"),
+            Class::Delete => return read_only("DELETE"),
             Class::CreateTable => return read_only("CREATE TABLE"),
             Class::Change(what) => return read_only(&what),
             Class::Unsupported(what) => {
@@ -379,7 +380,7 @@ impl QuerySession {
         }
     }
 
-    fn principal(&self) -> String {
+    pub(crate) fn principal(&self) -> String {
         let options = &self.state.config().options().extensions;
         let identity = options.get::<IdentityOptions>();
         identity.map_or_else(String::new, |identity| identity.principal.clone())
@@ -409,7 +410,7 @@ impl QuerySession {
     }
 
     /// The session's state for one query: its own counters, and its own `now()`.
-    fn query_state(&self, entry: &QueryEntry) -> SessionState {
+    pub(crate) fn query_state(&self, entry: &QueryEntry) -> SessionState {
         let mut state = self.state.clone();
         state.mark_start_execution();
         let now = DateTime::from_timestamp_micros(self.runtime.clock.now().as_micros());

@@ -32,6 +32,8 @@ pub(crate) enum Class {
     Query,
     /// It adds rows.
     Insert,
+    /// It takes rows away.
+    Delete,
     /// It makes a table.
     CreateTable,
     /// It changes something else; by which words.
@@ -62,6 +64,7 @@ fn classify_sql(statement: &Sql) -> Class {
         | Sql::ShowVariable { .. } => Class::Query,
         Sql::Explain { statement, .. } => explained(classify_sql(statement)),
         Sql::Insert(_) => Class::Insert,
+        Sql::Delete(_) => Class::Delete,
         Sql::CreateTable(_) => Class::CreateTable,
         Sql::Set(_)
         | Sql::Use(_)
@@ -85,6 +88,7 @@ fn explained(class: Class) -> Class {
     match class {
         Class::Query => Class::Query,
         Class::Insert => Class::Change("EXPLAIN of INSERT".to_owned()),
+        Class::Delete => Class::Change("EXPLAIN of DELETE".to_owned()),
         Class::CreateTable => Class::Change("EXPLAIN of CREATE TABLE".to_owned()),
         Class::Change(what) => Class::Change(format!("EXPLAIN of {what}")),
         Class::Unsupported(what) => Class::Unsupported(format!("EXPLAIN of {what}")),
@@ -144,7 +148,8 @@ pub(crate) fn unsupported(what: &str) -> String {
         "SET" | "RESET" => "a session has no settings: send them with the request",
         "USE" => "name the database with the request, or write database.table",
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "send parameters with the request instead",
-        "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "extents are never changed",
+        "UPDATE" | "MERGE" => "DELETE the rows and INSERT them anew, in one request, instead",
+        "TRUNCATE" => "DELETE FROM without WHERE, or .drop extents, does that",
         "START TRANSACTION" | "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" => {
             "several statements in one request are one transaction"
         }
@@ -169,7 +174,7 @@ pub(crate) fn references(state: &SessionState, statement: &Statement) -> Vec<Tab
     references
 }
 
-/// Whether the plan of `INSERT` or `CREATE TABLE` is one that a leader can carry out.
+/// Whether the plan of `INSERT`, `DELETE` or `CREATE TABLE` is one that a leader can carry out.
 pub(crate) fn check_change(plan: &LogicalPlan) -> Result<(), QueryError> {
     let fail = |what: &str| {
         Err(QueryError::new(
@@ -180,6 +185,10 @@ pub(crate) fn check_change(plan: &LogicalPlan) -> Result<(), QueryError> {
     let input = match plan {
         LogicalPlan::Dml(dml) => match &dml.op {
             WriteOp::Insert(InsertOp::Append) => &dml.input,
+            WriteOp::Delete if matches!(*dml.input, LogicalPlan::Limit(_)) => {
+                return fail("DELETE with LIMIT");
+            }
+            WriteOp::Delete => &dml.input,
             WriteOp::Insert(InsertOp::Overwrite) => return fail("INSERT OVERWRITE"),
             WriteOp::Insert(InsertOp::Replace) => return fail("REPLACE INTO"),
             op => return fail(&op.to_string()),
@@ -206,7 +215,7 @@ pub(crate) fn check_change(plan: &LogicalPlan) -> Result<(), QueryError> {
 }
 
 /// A name in SQL: the database, when it is given, and the table.
-type QualifiedName = (Option<String>, String);
+pub(crate) type QualifiedName = (Option<String>, String);
 
 /// `INSERT INTO`, taken apart.
 #[derive(Debug, Clone)]
@@ -303,7 +312,7 @@ fn storable_schema(schema: &Schema, is_query: bool) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-fn qualified(reference: &TableReference) -> QualifiedName {
+pub(crate) fn qualified(reference: &TableReference) -> QualifiedName {
     (
         reference.schema().map(str::to_owned),
         reference.table().to_owned(),

@@ -273,37 +273,47 @@ impl Execution {
         Ok(())
     }
 
-    /// What to tell the client. Bytes that make no sense are traced to the extent they came from.
     async fn explain(&self, failure: Failure) -> QueryError {
-        let is_suspicious = match &failure {
-            Failure::Known(_) => false,
-            Failure::Engine(error) => is_decoding_failure(error),
-            Failure::Panic(_) => true,
-        };
-        if is_suspicious {
-            let opened = self.entry.counters().opened();
-            for extent in &opened {
-                self.access.forget(&extent.location, extent.size_bytes);
-            }
-            let check = check_extents(self.access.store().as_ref(), &opened);
-            if let Ok(Some(fault)) = self.deadline.hold(check).await {
-                tracing::error!(query = %self.entry.id(), %fault, "an extent is damaged");
-                return QueryError::from(&fault);
-            }
+        explain(failure, &self.entry, self.access.as_ref(), &self.deadline).await
+    }
+}
+
+/// What to tell the client. Bytes that make no sense are traced to the extent they came from.
+pub(crate) async fn explain(
+    failure: Failure,
+    entry: &QueryEntry,
+    access: &dyn ExtentAccess,
+    deadline: &Deadline,
+) -> QueryError {
+    let is_suspicious = match &failure {
+        Failure::Known(_) => false,
+        Failure::Engine(error) => is_decoding_failure(error),
+        Failure::Panic(_) => true,
+    };
+    if is_suspicious {
+        let opened = entry.counters().opened();
+        for extent in &opened {
+            access.forget(&extent.location, extent.size_bytes);
         }
-        match failure {
-            Failure::Known(error) => error,
-            Failure::Engine(error) => QueryError::from(error),
-            Failure::Panic(message) => {
-                tracing::error!(query = %self.entry.id(), %message, "a query panicked");
-                let message = format!("the query failed over a defect of this program: {message}");
-                QueryError::new(QueryErrorKind::Internal, message)
-            }
+        let check = check_extents(access.store().as_ref(), &opened);
+        if let Ok(Some(fault)) = deadline.hold(check).await {
+            tracing::error!(query = %entry.id(), %fault, "an extent is damaged");
+            return QueryError::from(&fault);
+        }
+    }
+    match failure {
+        Failure::Known(error) => error,
+        Failure::Engine(error) => QueryError::from(error),
+        Failure::Panic(message) => {
+            tracing::error!(query = %entry.id(), %message, "a query panicked");
+            let message = format!("the query failed over a defect of this program: {message}");
+            QueryError::new(QueryErrorKind::Internal, message)
         }
     }
 }
 
-enum Failure {
+/// Why a query failed.
+pub(crate) enum Failure {
     Known(QueryError),
     Engine(DataFusionError),
     Panic(String),
@@ -331,7 +341,7 @@ impl Failure {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic".to_owned())

@@ -31,7 +31,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use slipstream_catalog::TableState;
-use slipstream_model::DatabaseId;
+use slipstream_model::{DatabaseId, Extent};
 use vortex::session::VortexSession;
 
 use crate::counters::QueryCounters;
@@ -68,6 +68,8 @@ pub(crate) struct SnapshotTable {
     database: DatabaseId,
     table: Arc<TableState>,
     scope: DataScope,
+    /// Whether rows are to come in the order in which they stand in their extents.
+    in_order: bool,
     context: Arc<ScanContext>,
 }
 
@@ -84,8 +86,35 @@ impl SnapshotTable {
             database,
             table,
             scope,
+            in_order: false,
             context,
         }
+    }
+
+    /// The table with none but one of its extents, whose rows come in their order.
+    pub(crate) fn only(&self, extent: &Extent) -> Self {
+        Self {
+            table: Arc::new(self.table.with_only(extent.clone())),
+            in_order: true,
+            ..self.clone()
+        }
+    }
+
+    /// The table, as the catalog has it.
+    pub(crate) fn state(&self) -> &Arc<TableState> {
+        &self.table
+    }
+
+    /// The extents that may hold rows for all of some conditions over the table's columns, told
+    /// by minima and maxima alone. Extents without rows are none of them.
+    pub(crate) fn extents_for(&self, state: &dyn Session, filters: &[Expr]) -> Vec<Extent> {
+        let predicate = self.pruning_predicate(state, filters);
+        let selected = prune::select(&self.table, predicate.as_ref());
+        let extents = selected.iter().flat_map(|selected| {
+            let slots = selected.slots.iter();
+            slots.map(move |slot| selected.block.extent(*slot))
+        });
+        extents.collect()
     }
 
     /// What can be said of an extent by its minima and maxima. A predicate that cannot be used

@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod delete;
 mod entities;
 mod faults;
 mod fixture;

@@ -21,6 +21,11 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
             Sql("ALTER TABLE t ADD COLUMN IF NOT EXISTS c BIGINT"),
         ),
         (Administer, Sql("DROP TABLE IF EXISTS gone")),
+        (Administer, Sql("DELETE FROM t WHERE word = 'gone{n}'")),
+        (
+            Administer,
+            Flight(Statement("DELETE FROM t WHERE word = 'gone'")),
+        ),
         (Administer, Sql("DROP FUNCTION IF EXISTS gone")),
         (Create, Sql("CREATE TABLE a{n} (a BIGINT)")),
         (Create, Sql("CREATE TABLE b{n} AS SELECT 1 AS a")),
@@ -245,10 +250,30 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".show table t policy retention",
         ".show table * policy caching",
         ".show table t policy row_level_security",
+        ".show table t policy merge",
+        ".show database d policy merge",
     ] {
         all.push((Metadata, Command(shown)));
     }
     for changed in [
+        ".drop extent 00000000-0000-0000-0000-000000000000",
+        ".drop extents (00000000-0000-0000-0000-000000000000) from t",
+        ".drop extents from nothing",
+        ".drop extents older 9999 days from all tables",
+        ".drop extents from t with (whatif=true)",
+        ".drop-pretend extents from all tables",
+        ".drop extents <| .show table t extents where tags has 'gone'",
+        ".drop extents <| SELECT extent_id FROM slipstream.extents WHERE row_count = 0",
+        ".move extents all from table nothing to table t",
+        ".move extents from table t to table nothing (00000000-0000-0000-0000-000000000000)",
+        ".replace extents in table t <| {.show table t extents where tags has 'gone'}, \
+         {.show table nothing extents}",
+        ".alter table t policy merge '{}'",
+        ".alter-merge table t policy merge '{\"MaxRangeInHours\": 24}'",
+        ".alter database d policy merge '{}'",
+        ".alter-merge database d policy merge '{\"MaxRangeInHours\": 24}'",
+        ".delete table t policy merge",
+        ".delete database d policy merge",
         ".alter function known() { SELECT {n} }",
         ".alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",
         ".create-or-alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",

@@ -11,6 +11,13 @@ use serde_json::Value;
 
 use super::{Client, PATIENCE, Site, eventually, tail};
 
+/// What a leader does by itself is off, unless a test's own arguments say otherwise: a test's
+/// extents are those that it made.
+const UNTOUCHED: [(&str, &str); 2] = [
+    ("SLIPSTREAM_MERGE_INTERVAL", "0"),
+    ("SLIPSTREAM_RETENTION_INTERVAL", "0"),
+];
+
 /// The program under test.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slipstream-under-test"));
@@ -87,8 +94,9 @@ impl Node {
             .arg(&self.data_directory)
             .args(["--grpc", &self.grpc, "--http", &self.http])
             .args(&self.arguments)
-            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .envs([("SLIPSTREAM_LOG", "info"), ("NO_COLOR", "1")])
+            .envs(UNTOUCHED)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -232,6 +240,16 @@ impl Node {
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.launch().await
+    }
+
+    /// Sends a signal, as `kill` does: `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        let process = self.process_id().context("the node runs")?.to_string();
+        let sent = std::process::Command::new("kill")
+            .args([signal, &process])
+            .status()?;
+        ensure!(sent.success(), "kill {signal} {process}");
+        Ok(())
     }
 
     /// The process, while there is one.

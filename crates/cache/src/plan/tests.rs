@@ -79,6 +79,27 @@ fn a_file_counts_as_what_it_takes_here() {
     assert!(found.fetch.is_empty() && found.evict.is_empty());
 }
 
+#[test]
+fn sources_stay_until_what_they_became_is_here_unless_there_is_no_room_for_both() {
+    let hot = vec![extent(9, 30, 300)];
+    let resident = [1, 2, 3].map(|number| (id(number), kept(10))).into();
+    let room = |budget| plan(hot.clone(), &resident, budget).make_room(&resident, budget);
+    assert_eq!(room(60), (vec![], vec![id(1), id(2), id(3)]));
+    assert_eq!(room(45), (vec![id(1), id(2)], vec![id(3)]));
+    assert_eq!(room(30), (vec![id(1), id(2), id(3)], vec![]));
+    // A file of other bytes stands where the extent will.
+    let other = Resident {
+        file_bytes: 10,
+        sha256: Digest::of(b"other"),
+    };
+    let resident = [(id(1), kept(10)), (id(9), other)].into();
+    let found = plan(hot, &resident, 1_000);
+    assert_eq!(
+        found.make_room(&resident, 1_000),
+        (vec![id(9)], vec![id(1)])
+    );
+}
+
 proptest! {
     #[test]
     fn what_is_kept_fits_is_hot_and_nothing_newer_was_left_out(
@@ -225,6 +246,34 @@ proptest! {
             hot.iter().map(|extent| (extent.extent, extent.clone())).collect();
         let expected = plan_by_definition(&by_id, &resident, budget);
         prop_assert_eq!(plan(hot, &resident, budget), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn room_is_made_before_anything_comes_and_no_more_of_it_than_is_needed(
+        hot in extents(),
+        resident in on_disk(),
+        budget in budget(),
+    ) {
+        let found = plan(hot, &resident, budget);
+        let (first, later) = found.make_room(&resident, budget);
+        let mut both: Vec<ExtentId> = first.iter().chain(&later).copied().collect();
+        both.sort_unstable();
+        prop_assert_eq!(&both, &found.evict);
+        let is_fetched = |id: &ExtentId| found.fetch.iter().any(|extent| extent.extent == *id);
+        prop_assert!(!later.iter().any(is_fetched), "it would be evicted once it is here");
+
+        let file_bytes = |id: &ExtentId| u128::from(resident[id].file_bytes);
+        let stays = resident.keys().filter(|id| !first.contains(id));
+        let fetched = found.fetch.iter().map(|extent| u128::from(extent.size_bytes));
+        let most: u128 = stays.map(file_bytes).chain(fetched).sum();
+        prop_assert!(most <= u128::from(budget), "more than fits while it is fetched");
+        if let Some(last) = first.iter().rfind(|id| !is_fetched(id)) {
+            prop_assert!(most + file_bytes(last) > u128::from(budget), "it could have stayed");
+        }
     }
 }
 

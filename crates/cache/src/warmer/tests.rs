@@ -65,7 +65,32 @@ async fn the_tier_follows_what_is_hot() {
     assert_eq!(fetched, 3, "what is here is not fetched again");
     assert_eq!(warmer.progress().fetched_bytes, 3_000);
     warmer.bring(Vec::new(), || false).await;
+    warmer.let_go();
     assert_eq!(here(&warmer), Vec::<u8>::new());
+}
+
+#[tokio::test]
+async fn what_others_become_is_fetched_first_and_they_stay_until_it_is_here() {
+    let clock = Arc::new(ManualClock::new(Timestamp::default()));
+    let (warmer, _, _directory) = warmer_at(Arc::clone(&clock), 10_000, 3);
+    warmer.bring(vec![extent(1), extent(2)], || false).await;
+    // The two became one, which cannot be fetched; another is newer.
+    warmer.note_replacements([extent(3).extent]);
+    let hot = || vec![extent(3), extent(4)];
+    warmer.bring(hot(), || false).await;
+    let order: Vec<u8> = warmer
+        .last_plan()
+        .fetch
+        .iter()
+        .map(|extent| extent.extent.as_bytes()[0])
+        .collect();
+    assert_eq!(order, [3, 4]);
+    warmer.let_go();
+    assert_eq!(here(&warmer), [1, 2, 4], "the result is not here");
+    // It is not wanted any more.
+    warmer.bring(vec![extent(4)], || false).await;
+    warmer.let_go();
+    assert_eq!(here(&warmer), [4]);
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseId, DatabasePrincipal, Digest, EntityId, Epoch, Extent,
-    ExternalTable, RetentionPolicy, StoredFunction, TableId, TableName, TablePolicies, TableSchema,
-    Timestamp, Version,
+    ExternalTable, MergePolicy, RetentionPolicy, StoredFunction, TableId, TableName, TablePolicies,
+    TableSchema, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use crate::codec::{
     Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto,
-    external_from_proto, external_to_proto, fixed, function_from_proto, function_to_proto, name,
-    principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
-    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
+    external_from_proto, external_to_proto, fixed, function_from_proto, function_to_proto,
+    merge_from_proto, merge_to_proto, name, principal_from_proto, principal_to_proto, required,
+    retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
+    security_from_proto, security_to_proto, to_bytes,
 };
 use crate::extents::{Removed, Segment};
 use crate::log::{Chain, LogState};
@@ -36,6 +37,7 @@ pub(crate) struct Root {
     pub(crate) external_tables: Vec<Stored<ExternalTable>>,
     pub(crate) caching: Option<CachingPolicy>,
     pub(crate) retention: Option<RetentionPolicy>,
+    pub(crate) merge: Option<MergePolicy>,
     pub(crate) principals: Vec<DatabasePrincipal>,
 }
 
@@ -79,6 +81,7 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
         caching_policy: state.caching_policy().map(caching_to_proto),
         principals: state.principals().iter().map(principal_to_proto).collect(),
         retention_policy: state.retention_policy().as_ref().map(retention_to_proto),
+        merge_policy: state.merge_policy().as_ref().map(merge_to_proto),
         external_tables: state
             .external_tables()
             .map(external_state_to_proto)
@@ -150,6 +153,7 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             .as_ref()
             .map(security_to_proto),
         retention_policy: table.policies.retention.as_ref().map(retention_to_proto),
+        merge_policy: table.policies.merge.as_ref().map(merge_to_proto),
     }
 }
 
@@ -195,6 +199,7 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
             .collect::<Result<_, _>>()?,
         caching: root.caching_policy.map(caching_from_proto),
         retention: root.retention_policy.map(retention_from_proto),
+        merge: root.merge_policy.map(merge_from_proto).transpose()?,
         principals: root
             .principals
             .into_iter()
@@ -229,6 +234,7 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
             caching: table.caching_policy.map(caching_from_proto),
             row_level_security: table.row_level_security.map(security_from_proto),
             retention: table.retention_policy.map(retention_from_proto),
+            merge: table.merge_policy.map(merge_from_proto).transpose()?,
         },
     })
 }

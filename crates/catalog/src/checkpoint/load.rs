@@ -86,6 +86,7 @@ pub(crate) async fn load(
         external_tables,
         caching,
         retention,
+        merge,
         principals,
     } = root;
     let mut state = empty.moved_to(chain);
@@ -123,6 +124,7 @@ pub(crate) async fn load(
         }
     }
     state.set_retention_policy(retention);
+    state.set_merge_policy(merge);
     state.set_principals(principals);
     state.set_caching_policy(caching);
     Ok(state)

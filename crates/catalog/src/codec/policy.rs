@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, ExternalFormat, ExternalTable, FunctionParameter, HotWindow,
-    RetentionPolicy, RowLevelSecurity, StoredFunction, Timestamp,
+    MergeLookback, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction, Timestamp,
 };
 use slipstream_proto::log as proto;
 
@@ -86,6 +86,44 @@ pub(crate) fn retention_from_proto(policy: proto::RetentionPolicy) -> RetentionP
         soft_delete_period: Duration::from_micros(policy.soft_delete_period),
         is_recoverable: policy.recoverable,
     }
+}
+
+pub(crate) fn merge_to_proto(policy: &MergePolicy) -> proto::MergePolicy {
+    let (lookback, period) = match policy.lookback {
+        MergeLookback::Default => ("Default", Duration::ZERO),
+        MergeLookback::All => ("All", Duration::ZERO),
+        MergeLookback::HotCache => ("HotCache", Duration::ZERO),
+        MergeLookback::Custom(period) => ("Custom", period),
+    };
+    proto::MergePolicy {
+        row_count_upper_bound: policy.row_count_upper_bound_for_merge,
+        original_size_upper_bound: policy.original_size_mb_upper_bound_for_merge,
+        max_extents: policy.max_extents_to_merge,
+        max_range: policy.max_range_in_hours,
+        allow_rebuild: policy.allow_rebuild,
+        allow_merge: policy.allow_merge,
+        lookback: lookback.to_owned(),
+        lookback_period: u64::try_from(period.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+pub(crate) fn merge_from_proto(policy: proto::MergePolicy) -> Result<MergePolicy, Malformed> {
+    let lookback = match policy.lookback.as_str() {
+        "Default" => MergeLookback::Default,
+        "All" => MergeLookback::All,
+        "HotCache" => MergeLookback::HotCache,
+        "Custom" => MergeLookback::Custom(Duration::from_micros(policy.lookback_period)),
+        other => return Err(Malformed::new(format!("a lookback '{other}'"))),
+    };
+    Ok(MergePolicy {
+        row_count_upper_bound_for_merge: policy.row_count_upper_bound,
+        original_size_mb_upper_bound_for_merge: policy.original_size_upper_bound,
+        max_extents_to_merge: policy.max_extents,
+        max_range_in_hours: policy.max_range,
+        allow_rebuild: policy.allow_rebuild,
+        allow_merge: policy.allow_merge,
+        lookback,
+    })
 }
 
 pub(crate) fn principal_to_proto(principal: &DatabasePrincipal) -> proto::DatabasePrincipal {

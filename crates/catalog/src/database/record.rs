@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     CachingPolicy, Column, ColumnId, DatabasePrincipal, EntityKind, Extent, ExtentId,
-    ExternalTable, RetentionPolicy, RowLevelSecurity, StoredFunction, TableName, TableSchema,
+    ExternalTable, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction, TableName,
+    TableSchema,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
@@ -14,9 +15,9 @@ use slipstream_proto::log::database_record::Record as Kind;
 use crate::codec::{
     Malformed, caching_from_proto, caching_to_proto, column_from_proto, column_to_proto,
     extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
-    function_from_proto, function_to_proto, name, principal_from_proto, principal_to_proto,
-    required, retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
-    security_from_proto, security_to_proto, to_bytes,
+    function_from_proto, function_to_proto, merge_from_proto, merge_to_proto, name,
+    principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
+    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
 };
 use crate::log::LogRecord;
 
@@ -50,6 +51,8 @@ pub enum DatabaseRecord {
     SetRowLevelSecurity(Option<RowLevelSecurity>),
     /// The table's, or the database's, rows are kept this long; `None`: there is no policy.
     SetRetentionPolicy(Option<RetentionPolicy>),
+    /// The table's, or the database's, extents are merged by this; `None`: there is no policy.
+    SetMergePolicy(Option<MergePolicy>),
     /// They have these roles from now on.
     AddPrincipals(Vec<DatabasePrincipal>),
     /// They do not have these roles any more.
@@ -93,6 +96,9 @@ impl LogRecord for DatabaseRecord {
                     policy: policy.as_ref().map(retention_to_proto),
                 })
             }
+            Self::SetMergePolicy(policy) => Kind::SetMergePolicy(proto::SetMergePolicy {
+                policy: policy.as_ref().map(merge_to_proto),
+            }),
             Self::AddPrincipals(principals) => Kind::AddPrincipals(proto::AddPrincipals {
                 principals: principals.iter().map(principal_to_proto).collect(),
             }),
@@ -155,6 +161,9 @@ impl DatabaseRecord {
                 }
                 Kind::SetRetentionPolicy(record) => {
                     Self::SetRetentionPolicy(record.policy.map(retention_from_proto))
+                }
+                Kind::SetMergePolicy(record) => {
+                    Self::SetMergePolicy(record.policy.map(merge_from_proto).transpose()?)
                 }
                 Kind::AddPrincipals(record) => Self::AddPrincipals(principals(record.principals)?),
                 Kind::DropPrincipals(record) => {

@@ -1,13 +1,15 @@
 //! The state of a database, and how operations and records change it.
 
+mod movement;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
     BucketId, CachingPolicy, Column, ColumnId, DatabaseId, DatabasePrincipal, Digest, EntityId,
-    EntityKind, Epoch, Extent, ExternalTable, RetentionPolicy, StoredFunction, TableId,
-    TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
+    EntityKind, Epoch, Extent, ExternalTable, MergePolicy, RetentionPolicy, StoredFunction,
+    TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
@@ -31,6 +33,7 @@ pub struct DatabaseState {
     external_tables: StoredSet<ExternalTable>,
     caching: Option<Arc<CachingPolicy>>,
     retention: Option<RetentionPolicy>,
+    merge: Option<MergePolicy>,
     principals: Arc<Vec<DatabasePrincipal>>,
     /// What of the database is held; `None`: everything.
     sharing: Option<Arc<TableLevelSharing>>,
@@ -84,6 +87,7 @@ impl DatabaseState {
             external_tables: StoredSet::default(),
             caching: None,
             retention: None,
+            merge: None,
             principals: Arc::default(),
             sharing: None,
         }
@@ -176,6 +180,11 @@ impl DatabaseState {
         self.retention
     }
 
+    /// Which extents are merged, for tables without a policy of their own.
+    pub fn merge_policy(&self) -> Option<MergePolicy> {
+        self.merge
+    }
+
     /// Which extents are hot, for tables without a policy of their own.
     pub fn caching_policy(&self) -> Option<&CachingPolicy> {
         self.caching.as_deref()
@@ -187,6 +196,10 @@ impl DatabaseState {
 
     pub(crate) fn set_retention_policy(&mut self, policy: Option<RetentionPolicy>) {
         self.retention = policy;
+    }
+
+    pub(crate) fn set_merge_policy(&mut self, policy: Option<MergePolicy>) {
+        self.merge = policy;
     }
 
     pub(crate) fn set_principals(&mut self, principals: Vec<DatabasePrincipal>) {
@@ -396,6 +409,16 @@ impl LogState for DatabaseState {
                 self.alive(table)?;
                 (!extents.is_empty()).then_some((table, Record::RemoveExtents(extents)))
             }
+            DatabaseOp::MoveExtents { from, to, extents } => {
+                let moved = self.alive(from)?.moved_to(self.alive(to)?, &extents)?;
+                if moved.is_empty() {
+                    return Ok(Vec::new());
+                }
+                return Ok(vec![
+                    (from.as_uuid(), Record::RemoveExtents(extents)),
+                    (to.as_uuid(), Record::AddExtents(moved)),
+                ]);
+            }
             DatabaseOp::SetCachingPolicy {
                 table: Some(table),
                 policy,
@@ -430,6 +453,21 @@ impl LogState for DatabaseState {
             } => {
                 let is_new = self.retention != policy;
                 is_new.then(|| (TableId::default(), Record::SetRetentionPolicy(policy)))
+            }
+            DatabaseOp::SetMergePolicy {
+                table: Some(table),
+                policy,
+            } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.merge != policy;
+                is_new.then(|| (table.id, Record::SetMergePolicy(policy)))
+            }
+            DatabaseOp::SetMergePolicy {
+                table: None,
+                policy,
+            } => {
+                let is_new = self.merge != policy;
+                is_new.then(|| (TableId::default(), Record::SetMergePolicy(policy)))
             }
             DatabaseOp::ChangePrincipals(change) => {
                 let records = self.plan_principals(change)?.into_iter();
@@ -488,6 +526,10 @@ impl LogState for DatabaseState {
             }
             Record::SetRetentionPolicy(policy) if subject.is_nil() => {
                 self.set_retention_policy(policy);
+                return Ok(SubjectFate::Lives);
+            }
+            Record::SetMergePolicy(policy) if subject.is_nil() => {
+                self.set_merge_policy(policy);
                 return Ok(SubjectFate::Lives);
             }
             Record::SetCachingPolicy(policy) if subject.is_nil() => {
@@ -562,6 +604,14 @@ impl LogState for DatabaseState {
 }
 
 impl TableState {
+    /// The table with none but one of its extents: what is read to write that one anew.
+    pub fn with_only(&self, extent: Extent) -> Self {
+        Self {
+            extents: ExtentSet::of_one(self.schema.clone(), extent),
+            ..self.clone()
+        }
+    }
+
     /// The table after a record; `None` once it is dropped.
     fn changed_by(&self, record: Record) -> Result<Option<Self>, OpError> {
         let mut table = self.clone();
@@ -579,6 +629,9 @@ impl TableState {
             }
             Record::SetRetentionPolicy(policy) => {
                 Arc::make_mut(&mut table.policies).retention = policy;
+            }
+            Record::SetMergePolicy(policy) => {
+                Arc::make_mut(&mut table.policies).merge = policy;
             }
             Record::SetCachingPolicy(policy) => {
                 Arc::make_mut(&mut table.policies).caching = policy;

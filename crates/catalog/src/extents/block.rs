@@ -1,5 +1,6 @@
 //! A segment as one version of a table sees it: some of its extents may be gone.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
@@ -123,6 +124,30 @@ impl ExtentBlock {
     /// When there is no such slot.
     pub fn size_bytes(&self, slot: usize) -> u64 {
         self.segment.size_bytes(slot)
+    }
+
+    /// Bytes of the rows of the extent in a slot before encoding.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn original_bytes(&self, slot: usize) -> u64 {
+        self.segment.original_bytes(slot)
+    }
+
+    /// The tags of the extent in a slot.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn tags(&self, slot: usize) -> BTreeSet<String> {
+        self.segment.tags(slot)
+    }
+
+    /// When the oldest source of the extent in a slot was made.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn min_created_on(&self, slot: usize) -> Timestamp {
+        self.segment.min_created_on(slot)
     }
 
     /// When the newest source of the extent in a slot was made: what the caching policy asks.

@@ -214,6 +214,14 @@ impl Segment {
         self.original_bytes[slot]
     }
 
+    pub(crate) fn min_created_on(&self, slot: usize) -> Timestamp {
+        self.min_created_on[slot]
+    }
+
+    pub(crate) fn tags(&self, slot: usize) -> BTreeSet<String> {
+        self.tags.at(slot)
+    }
+
     pub(crate) fn max_created_on(&self, slot: usize) -> Timestamp {
         self.max_created_on[slot]
     }

@@ -32,6 +32,16 @@ fn assert_holds(set: &ExtentSet, expected: &BTreeMap<ExtentId, Extent>) {
         })
         .collect();
     assert_eq!(&in_blocks, expected);
+    for block in set.blocks() {
+        for slot in block.live_slots() {
+            let extent = block.extent(slot);
+            let created = (block.min_created_on(slot), block.max_created_on(slot));
+            assert_eq!(created, (extent.min_created_on, extent.max_created_on));
+            assert_eq!(block.size_bytes(slot), extent.size_bytes);
+            assert_eq!(block.original_bytes(slot), extent.original_bytes);
+            assert_eq!(block.tags(slot), extent.tags);
+        }
+    }
     let live: usize = set.blocks().iter().map(ExtentBlock::live_count).sum();
     assert_eq!(live, expected.len());
     let sum = |of: fn(&Extent) -> u64| expected.values().map(of).sum::<u64>();

@@ -15,8 +15,9 @@ use slipstream_model::{
     RetentionPolicy, RowLevelSecurity, StoredFunction, TableId, TableName, TableSchema,
 };
 
+use super::extents::ExtentChange;
 use super::rows::{Kind, Rows};
-use super::{Context, show, types};
+use super::{Context, json as shapes, show, types};
 use crate::{DatabaseChange, ErrorKind, Permission, ServiceError, SqlRequest};
 
 /// What a command answers that has nothing of its own to show.
@@ -86,6 +87,38 @@ impl Context<'_> {
                 };
                 self.commit(columns.into_iter().map(drop)).await
             }
+            Command::DropExtents { extents, what_if } => {
+                self.change_extents(ExtentChange::Drop(extents), what_if)
+                    .await
+            }
+            Command::MoveExtents {
+                extents,
+                to,
+                window,
+                what_if,
+            } => {
+                let change = ExtentChange::Move {
+                    extents,
+                    to,
+                    window,
+                };
+                self.change_extents(change, what_if).await
+            }
+            Command::ReplaceExtents {
+                table,
+                drop,
+                add,
+                window,
+                what_if,
+            } => {
+                let change = ExtentChange::Replace {
+                    table,
+                    drop,
+                    add,
+                    window,
+                };
+                self.change_extents(change, what_if).await
+            }
             Command::PutFunction(function) => self.put_function(function).await,
             Command::DropFunctions { names, if_exists } => {
                 let drop = |name: String| {
@@ -112,6 +145,15 @@ impl Context<'_> {
                 is_merge,
             } => self.set_retention(entity, Some((policy, is_merge))).await,
             Command::DeleteRetentionPolicy { entity } => self.set_retention(entity, None).await,
+            Command::SetMergePolicy {
+                entity,
+                policy,
+                is_merge,
+            } => {
+                self.set_merge(entity, Some((policy.as_str(), is_merge)))
+                    .await
+            }
+            Command::DeleteMergePolicy { entity } => self.set_merge(entity, None).await,
             Command::SetRowLevelSecurity {
                 table,
                 is_enabled,
@@ -164,7 +206,7 @@ impl Context<'_> {
     }
 
     /// Commits changes of the database that the command was sent to.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         ops: impl IntoIterator<Item = Result<DatabaseOp, ServiceError>>,
     ) -> Result<Rows, ServiceError> {
@@ -414,6 +456,34 @@ impl Context<'_> {
                 }
             });
             ops.push(Ok(DatabaseOp::SetRetentionPolicy { table, policy }));
+        }
+        self.commit_to(&database, ops).await
+    }
+
+    /// The policy comes as JSON; what it does not say is as it was, or as it is by default.
+    async fn set_merge(
+        &self,
+        entity: PolicyEntity,
+        wanted: Option<(&str, bool)>,
+    ) -> Result<Rows, ServiceError> {
+        let (database, entities) = self.entities(entity)?;
+        self.access.check_sees(&database)?;
+        let state = self.engine.state(&database)?;
+        let mut ops = Vec::new();
+        for table in targets(entities)? {
+            let known = match &table {
+                Some(table) => {
+                    let table = state.table(table.as_str());
+                    table.and_then(|table| table.policies.merge)
+                }
+                None => state.merge_policy(),
+            };
+            let policy = wanted.map(|(json, is_merge)| {
+                let base = known.filter(|_| is_merge).unwrap_or_default();
+                shapes::read_merge(base, json)
+            });
+            let policy = policy.transpose()?;
+            ops.push(Ok(DatabaseOp::SetMergePolicy { table, policy }));
         }
         self.commit_to(&database, ops).await
     }

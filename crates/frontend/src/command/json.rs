@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use slipstream_kusto::format_timespan;
 use slipstream_model::{
-    CachingPolicy, DatabasePrincipal, Overrides, RetentionPolicy, RowLevelSecurity,
+    CachingPolicy, DatabasePrincipal, MergePolicy, Overrides, RetentionPolicy, RowLevelSecurity,
 };
+
+use crate::ServiceError;
 
 /// A caching policy, as `.show ... policy caching` has it.
 pub(super) fn caching(policy: &CachingPolicy) -> Value {
@@ -66,6 +68,32 @@ pub(super) fn retention(policy: RetentionPolicy) -> Value {
         "SoftDeletePeriod": format_timespan(policy.soft_delete_period),
         "Recoverability": if policy.is_recoverable { "Enabled" } else { "Disabled" },
     })
+}
+
+/// A merge policy: its JSON is Kusto's.
+pub(super) fn merge(policy: MergePolicy) -> Value {
+    serde_json::to_value(policy).unwrap_or_default()
+}
+
+/// Members of a merge policy that clients still send, and that say nothing here.
+const MERGE_IGNORED: [&str; 2] = ["LoopPeriod", "Origin"];
+
+/// Changes a merge policy by what a JSON object says.
+///
+/// # Errors
+/// When it is none, or says something that no such policy has.
+pub(super) fn read_merge(base: MergePolicy, json: &str) -> Result<MergePolicy, ServiceError> {
+    let said: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
+        ServiceError::invalid(format!("a merge policy is a JSON object: {error}"))
+    })?;
+    let mut policy = merge(base);
+    for (member, value) in said {
+        if !MERGE_IGNORED.contains(&member.as_str()) {
+            policy[member] = value;
+        }
+    }
+    serde_json::from_value(policy)
+        .map_err(|error| ServiceError::invalid(format!("this is no merge policy: {error}")))
 }
 
 /// A row-level security policy.

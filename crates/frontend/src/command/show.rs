@@ -20,6 +20,7 @@ use super::rows::Rows;
 use crate::{DatabaseDescription, ErrorKind, Permission, ServiceError};
 
 pub(super) use entities::{external_tables, functions};
+pub(super) use extents::{ROWS_MAX, each_extent};
 pub(super) use node::{cache_of, caching_preview};
 pub(super) use policies::follower_databases;
 pub(super) use principals::database_principals;
@@ -52,12 +53,7 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
             TableView::SchemaAsJson => tables::table_schema(context, &name, true),
             TableView::CslSchema => tables::table_schema(context, &name, false),
         },
-        Show::Extents {
-            scope,
-            ids,
-            hot,
-            filters,
-        } => extents::extents(context, &scope, &ids, hot, &filters),
+        Show::Extents(shown) => extents::extents(context, &shown),
         Show::DatabasePrincipals { database, role } => {
             let name = context.database_or(database.as_deref())?;
             principals::database_principals(context, name, role)

@@ -1,7 +1,7 @@
 //! `.alter`, `.alter-merge`, `.delete`, `.drop`, `.rename`.
 
 use super::cursor::{Cursor, Parsed};
-use super::{create, follower, policy, principals};
+use super::{create, extents, follower, policy, principals};
 use crate::{Command, FunctionPutMode, PolicyEntity, PrincipalsAction, TablePutMode};
 
 const DATABASE: &str = "the name of a database";
@@ -114,6 +114,12 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> Parsed<Command> {
         let (table, column) = column(c)?;
         let columns = vec![column];
         return Ok(Command::DropColumns { table, columns });
+    }
+    if c.word_opt("extent") {
+        return extents::drop_one(c);
+    }
+    if c.word_opt("extents") {
+        return extents::drop(c, false);
     }
     if c.word_opt("function") {
         let names = vec![c.name("the name of a function")?];

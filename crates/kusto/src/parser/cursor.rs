@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::is_word;
-use crate::lexer::{Kind, Token};
+use crate::lexer::{self, Kind, Token};
 use crate::{SyntaxError, parse_timespan};
 
 /// Expectations that an error lists; more would not help.
@@ -181,6 +181,59 @@ impl<'a> Cursor<'a> {
         }
         self.expect("a body in braces".to_owned());
         self.fail()
+    }
+
+    /// Reads the text of the body that was just taken. What is wrong with it is told by its place
+    /// in the whole.
+    pub(super) fn within<T>(
+        &self,
+        body: &str,
+        read: impl FnOnce(&mut Cursor<'_>) -> Parsed<T>,
+    ) -> Parsed<T> {
+        let span = self.last_span();
+        let taken = self.text.get(span.clone()).unwrap_or_default();
+        let start = span.start + taken.find(body).unwrap_or(0);
+        let place = |span: Range<usize>| start + span.start..start + span.end;
+        let tokens = lexer::tokens(body).map_err(|(span, what)| Failed::At(place(span), what))?;
+        let mut inner = Cursor::new(body, &tokens);
+        let parsed = read(&mut inner).and_then(|parsed| {
+            inner.end()?;
+            Ok(parsed)
+        });
+        parsed.map_err(|failed| {
+            let (span, what) = match failed {
+                Failed::At(span, what) => (span, what),
+                Failed::Expected => inner.unexpected(),
+            };
+            Failed::At(place(span), what)
+        })
+    }
+
+    /// All that is left, as it stands: SQL.
+    pub(super) fn sql(&mut self) -> Parsed<String> {
+        let begins = |kind: &Kind| is_word(kind, "select") || is_word(kind, "with");
+        let token = self.tokens.get(self.at);
+        let Some(token) = token.filter(|token| begins(&token.kind)) else {
+            self.expect("a query: '.show ... extents', or SQL".to_owned());
+            return self.fail();
+        };
+        let left = self.text.get(token.span.start..).unwrap_or_default();
+        self.at = self.tokens.len();
+        Ok(left.trim_end().trim_end_matches(';').trim_end().to_owned())
+    }
+
+    /// A whole number.
+    pub(super) fn number(&mut self) -> Parsed<u64> {
+        let text = match self.peek() {
+            Some(Kind::Literal(text)) => text.clone(),
+            _ => {
+                self.expect("a whole number".to_owned());
+                return self.fail();
+            }
+        };
+        self.at += 1;
+        text.parse()
+            .or_else(|_| self.refuse(format!("'{text}' is no whole number")))
     }
 
     /// `(item, item)`, at least one.

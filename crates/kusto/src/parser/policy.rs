@@ -1,4 +1,4 @@
-//! Policies: caching, retention, row-level security.
+//! Policies: caching, retention, merge, row-level security.
 
 use slipstream_model::{CachingPolicy, HotWindow, Timestamp};
 
@@ -45,7 +45,8 @@ pub(super) fn caching(c: &mut Cursor<'_>) -> Parsed<CachingPolicy> {
     Ok(policy)
 }
 
-fn moment(c: &mut Cursor<'_>) -> Parsed<Timestamp> {
+/// `datetime(...)`.
+pub(super) fn moment(c: &mut Cursor<'_>) -> Parsed<Timestamp> {
     let text = c.datetime()?;
     match parse_datetime(&text) {
         Some(at) => Ok(at),
@@ -59,6 +60,9 @@ pub(super) fn alter(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command>
     if c.word_opt("caching") {
         let policy = caching(c)?;
         return Ok(Command::SetCachingPolicy { entity, policy });
+    }
+    if c.word_opt("merge") {
+        return merge(c, entity, false);
     }
     if let PolicyEntity::Tables(tables) = &entity
         && let [table] = tables.as_slice()
@@ -89,9 +93,24 @@ pub(super) fn alter(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command>
     })
 }
 
-/// `policy retention softdelete = 10d [recoverability = enabled|disabled]` in `.alter-merge`.
+/// The JSON of a merge policy.
+fn merge(c: &mut Cursor<'_>, entity: PolicyEntity, is_merge: bool) -> Parsed<Command> {
+    let policy = c.text("a policy as JSON, in quotes")?;
+    Ok(Command::SetMergePolicy {
+        entity,
+        policy,
+        is_merge,
+    })
+}
+
+/// What stands behind `policy` in `.alter-merge`: the JSON of a merge policy, or `retention
+/// softdelete = 10d [recoverability = enabled|disabled]`.
 pub(super) fn alter_merge(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command> {
-    c.words(&["policy", "retention"])?;
+    c.word("policy")?;
+    if c.word_opt("merge") {
+        return merge(c, entity, true);
+    }
+    c.word("retention")?;
     let mut policy = RetentionPolicy::default();
     if c.word_opt("softdelete") {
         c.sign('=')?;
@@ -127,6 +146,9 @@ pub(super) fn delete(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command
     if c.word_opt("retention") {
         return Ok(Command::DeleteRetentionPolicy { entity });
     }
+    if c.word_opt("merge") {
+        return Ok(Command::DeleteMergePolicy { entity });
+    }
     match &entity {
         PolicyEntity::Tables(tables) if tables.len() == 1 => {
             c.word("row_level_security")?;
@@ -144,6 +166,9 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Parsed<PolicyKind> {
     }
     if c.word_opt("retention") {
         return Ok(PolicyKind::Retention);
+    }
+    if c.word_opt("merge") {
+        return Ok(PolicyKind::Merge);
     }
     c.word("row_level_security")?;
     Ok(PolicyKind::RowLevelSecurity)

@@ -1,12 +1,10 @@
 //! `.show ...`
 
-use uuid::Uuid;
-
 use slipstream_model::DatabaseRole;
 
 use super::cursor::{Cursor, Parsed};
-use super::policy;
-use crate::{DatabaseView, ExtentScope, PolicyTarget, Show, TableView, TagFilter, TagOperator};
+use super::{extents, policy};
+use crate::{DatabaseView, ExtentScope, PolicyTarget, Show, TableView};
 
 const DATABASE: &str = "the name of a database";
 const TABLE: &str = "the name of a table";
@@ -104,7 +102,7 @@ fn cluster(c: &mut Cursor<'_>) -> Parsed<Show> {
         return Ok(Show::ClusterPrincipals);
     }
     if c.word_opt("extents") {
-        return extents(c, ExtentScope::Cluster);
+        return extents::shown(c, ExtentScope::Cluster).map(Show::Extents);
     }
     Ok(Show::Cluster)
 }
@@ -158,7 +156,7 @@ fn database(c: &mut Cursor<'_>) -> Parsed<Show> {
         return Ok(Show::DatabaseSchema { name, as_json });
     }
     if c.word_opt("extents") {
-        return extents(c, ExtentScope::Database(name));
+        return extents::shown(c, ExtentScope::Database(name)).map(Show::Extents);
     }
     if c.word_opt("policy") {
         return Ok(Show::Policy {
@@ -198,7 +196,7 @@ fn as_json(c: &mut Cursor<'_>) -> Parsed<bool> {
 fn tables(c: &mut Cursor<'_>) -> Parsed<Show> {
     let names = c.names_opt(TABLE)?;
     if !names.is_empty() && c.word_opt("extents") {
-        return extents(c, ExtentScope::Tables(names));
+        return extents::shown(c, ExtentScope::Tables(names)).map(Show::Extents);
     }
     let details = c.word_opt("details");
     Ok(Show::Tables { names, details })
@@ -215,7 +213,7 @@ fn table(c: &mut Cursor<'_>) -> Parsed<Show> {
     }
     let name = c.name(TABLE)?;
     if c.word_opt("extents") {
-        return extents(c, ExtentScope::Tables(vec![name]));
+        return extents::shown(c, ExtentScope::Tables(vec![name])).map(Show::Extents);
     }
     if c.word_opt("policy") {
         return Ok(Show::Policy {
@@ -257,57 +255,5 @@ fn effective(c: &mut Cursor<'_>) -> Parsed<Show> {
         entity,
         policy,
         effective: true,
-    })
-}
-
-/// `[(ids)] [hot] [where tags has 'x' and tags !contains 'y']`.
-fn extents(c: &mut Cursor<'_>, scope: ExtentScope) -> Parsed<Show> {
-    let ids = if c.sees_sign('(') {
-        c.list(extent_id)?
-    } else {
-        Vec::new()
-    };
-    let hot = c.word_opt("hot");
-    let mut filters = Vec::new();
-    if c.word_opt("where") {
-        filters.push(tag_filter(c)?);
-        while c.word_opt("and") {
-            filters.push(tag_filter(c)?);
-        }
-    }
-    Ok(Show::Extents {
-        scope,
-        ids,
-        hot,
-        filters,
-    })
-}
-
-fn extent_id(c: &mut Cursor<'_>) -> Parsed<Uuid> {
-    let text = c.name("the id of an extent")?;
-    text.parse()
-        .or_else(|_| c.refuse(format!("'{text}' is no extent's id")))
-}
-
-fn tag_filter(c: &mut Cursor<'_>) -> Parsed<TagFilter> {
-    c.word("tags")?;
-    let is_not = c.sign_opt('!');
-    let op = if c.word_opt("has") {
-        if is_not {
-            TagOperator::HasNot
-        } else {
-            TagOperator::Has
-        }
-    } else {
-        c.word("contains")?;
-        if is_not {
-            TagOperator::ContainsNot
-        } else {
-            TagOperator::Contains
-        }
-    };
-    Ok(TagFilter {
-        op,
-        tag: c.text("a tag in quotes")?,
     })
 }

@@ -5,13 +5,15 @@ use slipstream_model::{
     CachingPoliciesModificationKind, CachingPolicy, ClusterRole, DatabasePrincipal, DatabaseRole,
     EntityKind, EntityName, HotWindow, OverrideChange, PrincipalsModificationKind,
 };
+use uuid::Uuid;
 
 use super::*;
 use crate::{
-    ColumnDefinition, ColumnType, DatabaseView, ExtentScope, ExternalFormat,
-    ExternalTableDefinition, ExternalTablePutMode, FunctionCommand, FunctionParameterDefinition,
-    FunctionPutMode, PolicyEntity, PolicyKind, PolicyTarget, PrincipalsAction, PrincipalsChange,
-    RetentionPolicy, Show, TableDefinition, TablePutMode, TableView, TagFilter, TagOperator,
+    ColumnDefinition, ColumnType, CreatedOnWindow, DatabaseView, ExtentQuery, ExtentScope,
+    ExtentSize, ExtentTrim, ExtentsToDrop, ExtentsToMove, ExternalFormat, ExternalTableDefinition,
+    ExternalTablePutMode, FunctionCommand, FunctionParameterDefinition, FunctionPutMode,
+    PolicyEntity, PolicyKind, PolicyTarget, PrincipalsAction, PrincipalsChange, RetentionPolicy,
+    Show, ShownExtents, TableDefinition, TablePutMode, TableView, TagFilter, TagOperator,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -300,17 +302,17 @@ fn show_commands() -> Vec<(&'static str, Show)> {
         ),
         (
             ".show cluster extents hot",
-            Show::Extents {
+            Show::Extents(ShownExtents {
                 scope: ExtentScope::Cluster,
                 ids: Vec::new(),
                 hot: true,
                 filters: Vec::new(),
-            },
+            }),
         ),
         (
             ".show table T extents (0af1c7a2-0000-0000-0000-00000000000b) where tags has 'drop-by:x' \
              and tags !contains \"y\"",
-            Show::Extents {
+            Show::Extents(ShownExtents {
                 scope: ExtentScope::Tables(owned(&["T"])),
                 ids: vec![
                     "0af1c7a2-0000-0000-0000-00000000000b"
@@ -328,16 +330,16 @@ fn show_commands() -> Vec<(&'static str, Show)> {
                         tag: "y".into(),
                     },
                 ],
-            },
+            }),
         ),
         (
             ".show database extents",
-            Show::Extents {
+            Show::Extents(ShownExtents {
                 scope: ExtentScope::Database(None),
                 ids: Vec::new(),
                 hot: false,
                 filters: Vec::new(),
-            },
+            }),
         ),
         (".show functions", Show::Functions),
         (".show function F", Show::Function { name: "F".into() }),
@@ -607,12 +609,224 @@ fn change_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Every form of the commands about extents.
+fn extent_commands() -> Vec<(&'static str, Command)> {
+    let drop = |extents| Command::DropExtents {
+        extents,
+        what_if: false,
+    };
+    let asked = |extents| Command::DropExtents {
+        extents,
+        what_if: true,
+    };
+    let ids = || -> Vec<Uuid> {
+        let texts = [
+            "609ad1e2-5b1c-4b79-90c0-1dec262e9f46",
+            "af0a60c6-8529-4cdf-a309-fe6aa7857e1d",
+        ];
+        let ids = texts.iter().map(|text| text.parse().expect("an id"));
+        ids.collect()
+    };
+    let of = |tables: &[&str]| ExtentsToDrop::Of {
+        tables: owned(tables),
+        older_than: None,
+        trim: None,
+        limit: None,
+    };
+    let shown = |table: &str| ShownExtents {
+        scope: ExtentScope::Tables(owned(&[table])),
+        ids: Vec::new(),
+        hot: false,
+        filters: Vec::new(),
+    };
+    let tagged = |table: &str| ShownExtents {
+        filters: vec![TagFilter {
+            op: TagOperator::Has,
+            tag: "drop-by:x".into(),
+        }],
+        ..shown(table)
+    };
+    let moved = |extents| Command::MoveExtents {
+        extents,
+        to: "B".into(),
+        window: CreatedOnWindow::default(),
+        what_if: false,
+    };
+    let window = CreatedOnWindow {
+        from: Some("2026-01-01T00:00:00Z".parse().expect("a moment")),
+        to: Some("2026-02-01T00:00:00Z".parse().expect("a moment")),
+    };
+    vec![
+        (
+            ".drop extent 609ad1e2-5b1c-4b79-90c0-1dec262e9f46 from T",
+            drop(ExtentsToDrop::Ids {
+                ids: ids()[..1].to_vec(),
+                table: Some("T".into()),
+            }),
+        ),
+        (
+            ".drop extents (609ad1e2-5b1c-4b79-90c0-1dec262e9f46, \
+             AF0A60C6-8529-4CDF-A309-FE6AA7857E1D) with (whatif=true)",
+            asked(ExtentsToDrop::Ids {
+                ids: ids(),
+                table: None,
+            }),
+        ),
+        (".drop extents from T", drop(of(&["T"]))),
+        (".drop extents from tables (T, U)", drop(of(&["T", "U"]))),
+        (".drop extents from all tables", drop(of(&[]))),
+        (".drop extents from ['all']", drop(of(&["all"]))),
+        (
+            ".drop-pretend extents older 10 days from all tables",
+            asked(ExtentsToDrop::Of {
+                tables: Vec::new(),
+                older_than: Some(DAY * 10),
+                trim: None,
+                limit: None,
+            }),
+        ),
+        (
+            ".drop extents older 5 hours from T trim by datasize 2 MB limit 7 with (whatif = true)",
+            asked(ExtentsToDrop::Of {
+                tables: owned(&["T"]),
+                older_than: Some(DAY * 5 / 24),
+                trim: Some(ExtentTrim {
+                    by: ExtentSize::Data,
+                    bytes: 2 << 20,
+                }),
+                limit: Some(7),
+            }),
+        ),
+        (
+            ".drop extents from T trim by extentsize 100 bytes",
+            drop(ExtentsToDrop::Of {
+                tables: owned(&["T"]),
+                older_than: None,
+                trim: Some(ExtentTrim {
+                    by: ExtentSize::Extent,
+                    bytes: 100,
+                }),
+                limit: None,
+            }),
+        ),
+        (
+            ".drop extents whatif <| .show table T extents where tags has 'drop-by:x'",
+            asked(ExtentsToDrop::Query(ExtentQuery::Show(tagged("T")))),
+        ),
+        (
+            ".drop extents <| SELECT extent_id FROM slipstream.extents WHERE row_count < 10;",
+            drop(ExtentsToDrop::Query(ExtentQuery::Sql(
+                "SELECT extent_id FROM slipstream.extents WHERE row_count < 10".into(),
+            ))),
+        ),
+        (
+            ".move extents all from table A to table B",
+            moved(ExtentsToMove::All { table: "A".into() }),
+        ),
+        (
+            ".move extents (609ad1e2-5b1c-4b79-90c0-1dec262e9f46, \
+             af0a60c6-8529-4cdf-a309-fe6aa7857e1d) from table A to table B",
+            moved(ExtentsToMove::Ids {
+                table: "A".into(),
+                ids: ids(),
+            }),
+        ),
+        (
+            ".move extents from table A to table B with (extentCreatedOnFrom=datetime(2026-01-01), \
+             extentCreatedOnTo=datetime(2026-02-01), setNewIngestionTime=false, whatif=true) \
+             (609ad1e2-5b1c-4b79-90c0-1dec262e9f46, af0a60c6-8529-4cdf-a309-fe6aa7857e1d)",
+            Command::MoveExtents {
+                extents: ExtentsToMove::Ids {
+                    table: "A".into(),
+                    ids: ids(),
+                },
+                to: "B".into(),
+                window,
+                what_if: true,
+            },
+        ),
+        (
+            ".move extents to table B <| .show table A extents",
+            moved(ExtentsToMove::Query(ExtentQuery::Show(shown("A")))),
+        ),
+        (
+            ".replace extents in table B with (extentCreatedOnFrom=datetime(2026-01-01), \
+             extentCreatedOnTo=datetime(2026-02-01)) <| { .show table B extents where tags has \
+             'drop-by:x' }, { SELECT extent_id FROM slipstream.extents }",
+            Command::ReplaceExtents {
+                table: "B".into(),
+                drop: ExtentQuery::Show(tagged("B")),
+                add: ExtentQuery::Sql("SELECT extent_id FROM slipstream.extents".into()),
+                window,
+                what_if: false,
+            },
+        ),
+    ]
+}
+
+fn merge_policy_commands() -> Vec<(&'static str, Command)> {
+    let table = || PolicyEntity::Tables(owned(&["T"]));
+    let database = || PolicyEntity::Database("D".into());
+    let set = |entity, policy: &str, is_merge| Command::SetMergePolicy {
+        entity,
+        policy: policy.to_owned(),
+        is_merge,
+    };
+    let shown = |entity| {
+        Command::Show(Show::Policy {
+            entity,
+            policy: PolicyKind::Merge,
+            effective: false,
+        })
+    };
+    vec![
+        (
+            ".alter table T policy merge '{\"AllowMerge\": false}'",
+            set(table(), "{\"AllowMerge\": false}", false),
+        ),
+        (
+            ".alter database D policy merge '{}'",
+            set(database(), "{}", false),
+        ),
+        (
+            ".alter-merge table T policy merge ```{\"MaxRangeInHours\": 24}```",
+            set(table(), "{\"MaxRangeInHours\": 24}", true),
+        ),
+        (
+            ".alter-merge database D policy merge @'{}'",
+            set(database(), "{}", true),
+        ),
+        (
+            ".delete table T policy merge",
+            Command::DeleteMergePolicy { entity: table() },
+        ),
+        (
+            ".delete database D policy merge",
+            Command::DeleteMergePolicy { entity: database() },
+        ),
+        (
+            ".show table T policy merge",
+            shown(PolicyTarget::Table(Some("T".into()))),
+        ),
+        (
+            ".show table * policy merge",
+            shown(PolicyTarget::Table(None)),
+        ),
+        (
+            ".show database D policy merge",
+            shown(PolicyTarget::Database(Some("D".into()))),
+        ),
+    ]
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let shown = show_commands().into_iter();
     let shown = shown.map(|(text, show)| (text, Command::Show(show)));
     let mut all = follower_commands();
     all.extend(shown);
     all.extend(change_commands());
+    all.extend(extent_commands());
+    all.extend(merge_policy_commands());
     all
 }
 
@@ -669,6 +883,24 @@ fn an_error_points_at_the_word_and_says_what_was_meant() {
             "the command ends where ',' or ')' is expected",
         ),
         (".show version please", 15, "the end of the command"),
+        (".drop extents (7x)", 16, "is no extent's id"),
+        (".drop extents older 10d from T", 21, "is no whole number"),
+        (
+            ".drop extents <| .show table T details",
+            32,
+            "only '.show ... extents' gives extents",
+        ),
+        (".drop extents <| DROP TABLE t", 18, "or SQL"),
+        (
+            ".replace extents in table B <| {.show table B extent}, {.show table A extents}",
+            45,
+            "only '.show ... extents' gives extents",
+        ),
+        (
+            ".move extents all from table A to table B with (setNewIngestionTime=true)",
+            69,
+            "keeps its time",
+        ),
         ("SELECT 1", 1, "'.' is expected here"),
         ("", 1, "the command ends where '.' is expected"),
     ] {

@@ -49,7 +49,7 @@ pub(super) async fn parquet(
 
 /// Rows of one batch: fewer where rows are so wide that the usual number would be too much to
 /// hold.
-fn batch_rows(metadata: &ParquetMetaData) -> usize {
+pub(crate) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     let row_bytes = metadata.row_groups().iter().map(|group| {
         let bytes = usize::try_from(group.total_byte_size()).unwrap_or(0);
         bytes / usize::try_from(group.num_rows()).unwrap_or(1).max(1)

@@ -71,7 +71,8 @@ pub(crate) fn decode_all(
                 compute(&slots, move || decode(&block)).await?
             }
         })
-        .buffered(cores())
+        // One that is decoded waits for those before it, and leaves its core to the next.
+        .buffered(cores() * 2)
         .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
         .try_flatten()
         .boxed()

@@ -15,8 +15,8 @@ use slipstream_storage::{
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::IngestContext;
 use super::blocking::{compute, cores, died};
+use super::{BatchStream, IngestContext};
 
 /// Extents of one ingest that are on their way to the bucket at one time. Each is whole in
 /// memory; more of them would not make one connection faster.
@@ -24,6 +24,8 @@ pub(super) const UPLOADS_MAX: usize = 4;
 
 /// Row groups of one ingest that are encoded at one time; the cores share out their columns.
 const GROUPS_MAX: usize = 4;
+/// Parts of a row group's columns that are encoded at one time.
+const SHARES_MAX: usize = 16;
 /// A full extent leaves at most this part of its rows to the next.
 const SHARE_LEFT_MAX: u64 = 16;
 
@@ -41,6 +43,35 @@ pub async fn write_extents<E>(
 where
     E: Into<ServiceError>,
 {
+    let extents = write(context, schema, batches, GROUPS_MAX.min(cores())).await?;
+    let rows = extents.iter().map(|extent| extent.row_count).sum();
+    metrics::counter!("slipstream_extents_written_total").increment(extents.len() as u64);
+    metrics::counter!("slipstream_rows_written_total").increment(rows);
+    Ok(extents)
+}
+
+/// The same for rows that stand in extents already. Nobody waits for it, so it holds one row group
+/// at a time.
+///
+/// # Errors
+/// As [`write_extents`].
+pub(crate) async fn rewrite_extents(
+    context: &IngestContext,
+    schema: &TableSchema,
+    batches: BatchStream,
+) -> Result<Vec<Extent>, ServiceError> {
+    write(context, schema, batches, 1).await
+}
+
+async fn write<E>(
+    context: &IngestContext,
+    schema: &TableSchema,
+    batches: impl Stream<Item = Result<RecordBatch, E>> + Send,
+    groups_max: usize,
+) -> Result<Vec<Extent>, ServiceError>
+where
+    E: Into<ServiceError>,
+{
     let layout = ExtentLayout::new(schema).map_err(encoding)?;
     let checked = batches.map(|batch| {
         let batch = batch.map_err(Into::into)?;
@@ -50,7 +81,7 @@ where
     let rows = layout.clone();
     let encoded = group(checked, context.options.extent_rows_max)
         .map(|group| encode(context, rows.clone(), group))
-        .buffered(GROUPS_MAX.min(cores()));
+        .buffered(groups_max);
     assemble(encoded, layout)
         .map(|extent| finish(context, extent))
         .buffered(UPLOADS_MAX)
@@ -231,8 +262,10 @@ async fn encode(
         ends_extent,
     } = group?;
     let (layout, batches) = (Arc::new(layout), Arc::new(batches));
-    // The columns are shared out, so that no core idles while another has the last group.
-    let step = cores();
+    // The columns are shared out, so that no core idles while another has the last group. Some take
+    // many times as long as others.
+    let columns = batches.first().map_or(1, |batch| batch.num_columns());
+    let step = columns.clamp(1, SHARES_MAX);
     let shares = (0..step).map(|first| {
         let (layout, batches) = (Arc::clone(&layout), Arc::clone(&batches));
         compute(&context.encoding, move || {
@@ -265,10 +298,7 @@ async fn finish(
         Ok::<_, ServiceError>(finished.extent)
     };
     let upload = AbortOnDropHandle::new(tokio::spawn(upload));
-    let extent = upload.await.map_err(|error| died(&error))??;
-    metrics::counter!("slipstream_extents_written_total").increment(1);
-    metrics::counter!("slipstream_rows_written_total").increment(extent.row_count);
-    Ok(extent)
+    upload.await.map_err(|error| died(&error))?
 }
 
 /// Batches that come from a query may hold nulls where the table has none.

@@ -24,10 +24,12 @@ pub(super) fn permission_for(
         | DatabaseOp::AddColumn { .. }
         | DatabaseOp::DropColumn { .. }
         | DatabaseOp::RemoveExtents { .. }
+        | DatabaseOp::MoveExtents { .. }
         | DatabaseOp::DropFunction { .. }
         | DatabaseOp::DropExternalTable { .. }
         | DatabaseOp::SetCachingPolicy { .. }
         | DatabaseOp::SetRetentionPolicy { .. }
+        | DatabaseOp::SetMergePolicy { .. }
         | DatabaseOp::SetRowLevelSecurity { .. }
         | DatabaseOp::ChangePrincipals(_) => Permission::Administer,
     }

@@ -51,7 +51,7 @@ use crate::{DataScope, Residency};
 
 /// Tasks that read what is not here, to each that reads what is: while some wait for the bucket, the
 /// others compute.
-const COLD_READERS: usize = 4;
+const COLD_READERS: usize = 2;
 
 /// What a query asks of a table.
 #[derive(Debug, Clone)]
@@ -191,7 +191,11 @@ impl DeferredScan {
             .and_then(|found| self.apart(wish, found, &selection, &files, partitions));
         let (groups, partitioning) = if let Some((groups, partitioning)) = apart {
             (groups, Some(partitioning))
-        } else if self.request.limit.is_some() || ordering.is_some() || files.iter().all(is_local) {
+        } else if self.request.limit.is_some()
+            || self.table.in_order
+            || ordering.is_some()
+            || files.iter().all(is_local)
+        {
             (files::groups(files, partitions), None)
         } else {
             let readers = partitions * COLD_READERS;

@@ -100,7 +100,9 @@ async fn a_leader_refuses_what_it_cannot_do() {
     let world = World::with_flights(&[0..2]).await;
     for sql in [
         "UPDATE flights SET month = 1",
-        "DELETE FROM flights",
+        "DELETE FROM flights LIMIT 1",
+        "TRUNCATE TABLE flights",
+        "EXPLAIN DELETE FROM flights",
         "COPY flights TO '/tmp/x.csv'",
         "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
         "CREATE VIEW v AS SELECT 1",

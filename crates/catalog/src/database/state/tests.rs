@@ -269,3 +269,133 @@ mod functions {
         assert!(matches!(clash, Err(OpError::EntityIdInUse(..))));
     }
 }
+
+mod movement {
+    use super::*;
+
+    fn table(number: u128, name: &str, fields: Vec<Field>) -> DatabaseOp {
+        DatabaseOp::CreateTable {
+            id: table_id(number),
+            name: table_name(name),
+            schema: TableSchema::new(&Schema::new(fields)).expect("a schema"),
+            if_not_exists: false,
+        }
+    }
+
+    fn fields() -> Vec<Field> {
+        let schema = schema().arrow();
+        let fields = schema.fields().iter();
+        fields.map(|field| field.as_ref().clone()).collect()
+    }
+
+    fn move_extents(from: u128, to: u128, numbers: impl IntoIterator<Item = u64>) -> DatabaseOp {
+        DatabaseOp::MoveExtents {
+            from: table_id(from),
+            to: table_id(to),
+            extents: numbers.into_iter().map(extent_id).collect(),
+        }
+    }
+
+    fn drop_column(table: &str, column: &str) -> DatabaseOp {
+        DatabaseOp::DropColumn {
+            table: table_name(table),
+            column: column.to_owned(),
+            if_exists: false,
+        }
+    }
+
+    #[test]
+    fn an_extent_keeps_everything_but_the_numbers_of_its_columns() {
+        let mut others = fields();
+        others.reverse();
+        others.insert(0, Field::new("extra", DataType::Int64, true));
+        let state = with(&[
+            create_table(1, "t"),
+            add_extents(1, 0..3),
+            table(2, "u", others),
+            move_extents(1, 2, [0, 2]),
+        ]);
+        let (t, u) = (
+            state.table("t").expect("made"),
+            state.table("u").expect("made"),
+        );
+        assert_eq!((t.extents.len(), u.extents.len()), (1, 2));
+        let moved = u.extents.get(extent_id(2)).expect("moved");
+        let number = |name: &str| u.schema.column(name).expect("there").id;
+        for (name, known) in ["at", "origin", "route"].iter().zip(&extent(2).columns[..]) {
+            let found = moved.column(number(name)).expect("held");
+            let known = slipstream_model::ColumnStatistics {
+                id: found.id,
+                ..known.clone()
+            };
+            assert_eq!(*found, known, "{name}");
+        }
+        assert!(moved.column(number("extra")).is_none());
+        let columns = Arc::clone(&extent(2).columns);
+        assert_eq!(Extent { columns, ..moved }, extent(2));
+        assert!(
+            refusal(&state, move_extents(2, 1, [0])).contains("the latter has no column 'extra'")
+        );
+    }
+
+    #[test]
+    fn an_extent_moves_there_and_back() {
+        let before = with(&[
+            create_table(1, "t"),
+            add_extents(1, 0..3),
+            create_table(2, "u"),
+        ]);
+        let there = before.preview(&[move_extents(1, 2, [1])]).expect("allowed");
+        let back = there.preview(&[move_extents(2, 1, [1])]).expect("allowed");
+        assert!(
+            there
+                .table("t")
+                .expect("made")
+                .extents
+                .get(extent_id(1))
+                .is_none()
+        );
+        let again = back.table("t").expect("made").extents.get(extent_id(1));
+        assert_eq!(again, Some(extent(1)));
+        assert!(refusal(&back, move_extents(2, 1, [1])).contains("there is no extent"));
+        assert!(refusal(&back, move_extents(1, 2, [1, 7])).contains("there is no extent"));
+        assert_eq!(back.plan(move_extents(1, 2, [])), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn columns_of_another_type_and_those_that_must_be_filled_are_refused() {
+        let mut others = fields();
+        others[0] = Field::new("at", DataType::Int64, true);
+        let mut required = fields();
+        required[1] = required[1].clone().with_nullable(false);
+        let state = with(&[
+            create_table(1, "t"),
+            add_extents(1, [1]),
+            table(2, "u", others),
+            table(3, "v", required),
+        ]);
+        let refused = refusal(&state, move_extents(1, 2, [1]));
+        assert!(refused.contains("column 'at' is Timestamp"), "{refused}");
+        let refused = refusal(&state, move_extents(1, 3, [1]));
+        assert!(refused.contains("column 'origin' is NOT NULL"), "{refused}");
+    }
+
+    #[test]
+    fn a_dropped_column_is_not_brought_back_by_moving() {
+        let state = with(&[
+            create_table(1, "t"),
+            add_extents(1, [1]),
+            drop_column("t", "origin"),
+            create_table(2, "u"),
+        ]);
+        let refused = refusal(&state, move_extents(1, 2, [1]));
+        assert!(refused.contains("still holds column 'origin'"), "{refused}");
+        // Where the name is taken for good nothing reads it.
+        let state = state
+            .preview(&[drop_column("u", "origin"), move_extents(1, 2, [1])])
+            .expect("allowed");
+        let u = state.table("u").expect("made");
+        let moved = u.extents.get(extent_id(1)).expect("moved");
+        assert_eq!(moved.columns.len(), 2);
+    }
+}

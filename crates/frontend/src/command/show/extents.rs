@@ -1,19 +1,22 @@
 //! Extents: *.show extents* (`show-extents-output-schema.md`).
 
-use slipstream_catalog::TableState;
-use slipstream_kusto::{ExtentScope, TagFilter, TagOperator};
+use std::collections::{BTreeSet, HashSet};
+
+use slipstream_catalog::{ExtentBlock, TableState};
+use slipstream_kusto::{ExtentScope, ShownExtents, TagFilter, TagOperator};
 use slipstream_model::Extent;
 use uuid::Uuid;
 
 use super::{Database, no_table};
-use crate::ServiceError;
 use crate::command::Context;
 use crate::command::rows::{Cell, Kind, Rows};
+use crate::{DatabaseDescription, ServiceError};
 
 use Kind::{Guid, Long, Real, Text, Time};
 
-/// Rows of one answer, which stands in memory. `slipstream.extents` has no such limit.
-const ROWS_MAX: usize = 100_000;
+/// Rows of one answer, which stands in memory, and extents of one command. `slipstream.extents` has
+/// no such limit.
+pub(in crate::command) const ROWS_MAX: usize = 100_000;
 
 const EXTENTS: &[(&str, Kind)] = &[
     ("ExtentId", Guid),
@@ -37,14 +40,24 @@ const EXTENTS: &[(&str, Kind)] = &[
     ("DeletedRowCount", Long),
 ];
 
-pub(super) fn extents(
+pub(super) fn extents(context: &Context<'_>, shown: &ShownExtents) -> Result<Rows, ServiceError> {
+    let mut rows = Rows::new(EXTENTS);
+    each_extent(context, shown, |database, table, block, slot| {
+        rows.push(row(database, table, &block.extent(slot)));
+    })?;
+    Ok(rows)
+}
+
+/// Takes each extent that is asked for, by its place in a block of its table.
+///
+/// # Errors
+/// When there is no such database or table, or the extents are too many for one answer.
+pub(in crate::command) fn each_extent(
     context: &Context<'_>,
-    scope: &ExtentScope,
-    ids: &[Uuid],
-    only_hot: bool,
-    filters: &[TagFilter],
-) -> Result<Rows, ServiceError> {
-    let (databases, tables): (Vec<Database>, &[String]) = match scope {
+    shown: &ShownExtents,
+    mut take: impl FnMut(&DatabaseDescription, &TableState, &ExtentBlock, usize),
+) -> Result<(), ServiceError> {
+    let (databases, tables): (Vec<Database>, &[String]) = match &shown.scope {
         ExtentScope::Cluster => (context.visible_databases(), &[]),
         ExtentScope::Database(name) => {
             let name = context.database_or(name.as_deref())?;
@@ -52,7 +65,7 @@ pub(super) fn extents(
         }
         ExtentScope::Tables(names) => (vec![context.own_database()?], names),
     };
-    let mut rows = Rows::new(EXTENTS);
+    let ids: HashSet<Uuid> = shown.ids.iter().copied().collect();
     let mut count = 0;
     for database in &databases {
         for name in tables {
@@ -66,15 +79,17 @@ pub(super) fn extents(
             if !tables.is_empty() && !tables.iter().any(|name| name == table.name.as_str()) {
                 continue;
             }
-            let caching = only_hot.then(|| database.caching(table));
+            let caching = shown.hot.then(|| database.caching(table));
             for block in table.extents.blocks() {
                 for slot in block.live_slots() {
-                    let extent = block.extent(slot);
-                    let is_wanted = (ids.is_empty() || ids.contains(&extent.id.as_uuid()))
+                    let is_wanted = (ids.is_empty() || ids.contains(&block.id(slot).as_uuid()))
                         && caching
                             .as_ref()
-                            .is_none_or(|caching| caching.is_hot(extent.max_created_on, now))
-                        && filters.iter().all(|filter| passes(&extent, filter));
+                            .is_none_or(|caching| caching.is_hot(block.max_created_on(slot), now))
+                        && shown
+                            .filters
+                            .iter()
+                            .all(|filter| passes(&block.tags(slot), filter));
                     if !is_wanted {
                         continue;
                     }
@@ -85,24 +100,19 @@ pub(super) fn extents(
                              use SQL over slipstream.extents"
                         )));
                     }
-                    rows.push(row(database, table, &extent));
+                    take(&database.description, table, &block, slot);
                 }
             }
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
-fn passes(extent: &Extent, filter: &TagFilter) -> bool {
-    let has = || {
-        extent
-            .tags
-            .iter()
-            .any(|tag| tag.eq_ignore_ascii_case(&filter.tag))
-    };
+fn passes(tags: &BTreeSet<String>, filter: &TagFilter) -> bool {
+    let has = || tags.iter().any(|tag| tag.eq_ignore_ascii_case(&filter.tag));
     let contains = || {
         let wanted = filter.tag.to_lowercase();
-        let mut tags = extent.tags.iter();
+        let mut tags = tags.iter();
         tags.any(|tag| tag.to_lowercase().contains(&wanted))
     };
     match filter.op {
@@ -113,11 +123,11 @@ fn passes(extent: &Extent, filter: &TagFilter) -> bool {
     }
 }
 
-fn row(database: &Database, table: &TableState, extent: &Extent) -> Vec<Cell> {
+fn row(database: &DatabaseDescription, table: &TableState, extent: &Extent) -> Vec<Cell> {
     let tags: Vec<&str> = extent.tags.iter().map(String::as_str).collect();
     vec![
         extent.id.to_string().into(),
-        database.description.name.as_str().into(),
+        database.name.as_str().into(),
         table.name.as_str().into(),
         extent.max_created_on.into(),
         Cell::Real(extent.original_bytes as f64),
@@ -128,7 +138,7 @@ fn row(database: &Database, table: &TableState, extent: &Extent) -> Vec<Cell> {
         Cell::Long(1),
         Cell::Null,
         Cell::Null,
-        format!("databases/{}/extents", database.description.database_id).into(),
+        format!("databases/{}/extents", database.database_id).into(),
         extent.row_count.into(),
         extent.min_created_on.into(),
         // As Kusto shows them: one below the other.

@@ -103,6 +103,9 @@ pub(super) fn policy(
                 PolicyKind::Retention => state
                     .and_then(|state| state.retention_policy())
                     .map(shapes::retention),
+                PolicyKind::Merge => state
+                    .and_then(|state| state.merge_policy())
+                    .map(shapes::merge),
                 PolicyKind::RowLevelSecurity => return Err(of_tables_only()),
             };
             let tables = database.tables().map(|table| table.name.as_str());
@@ -118,6 +121,7 @@ pub(super) fn policy(
                 let policy = match kind {
                     PolicyKind::Caching => policies.caching.as_ref().map(shapes::caching),
                     PolicyKind::Retention => policies.retention.map(shapes::retention),
+                    PolicyKind::Merge => policies.merge.map(shapes::merge),
                     PolicyKind::RowLevelSecurity => {
                         policies.row_level_security.as_ref().map(shapes::security)
                     }
@@ -134,6 +138,7 @@ const fn policy_name(kind: PolicyKind) -> &'static str {
     match kind {
         PolicyKind::Caching => "CachingPolicy",
         PolicyKind::Retention => "RetentionPolicy",
+        PolicyKind::Merge => "ExtentsMergePolicy",
         PolicyKind::RowLevelSecurity => "RowLevelSecurityPolicy",
     }
 }

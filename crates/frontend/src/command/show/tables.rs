@@ -83,6 +83,8 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
     let state = database.state.as_ref();
     let retention = table.policies.retention;
     let retention = retention.or_else(|| state.and_then(|state| state.retention_policy()));
+    let merge = table.policies.merge;
+    let merge = merge.or_else(|| state.and_then(|state| state.merge_policy()));
     let caching = database.caching(table);
     let created = created_between(table);
     vec![
@@ -102,7 +104,7 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
         retention.map(shapes::retention).into(),
         caching.policy.as_ref().map(shapes::caching).into(),
         Cell::Null,
-        Cell::Null,
+        merge.map(shapes::merge).into(),
         Cell::Null,
         Cell::Null,
         Cell::Null,

@@ -1,0 +1,51 @@
+//! What a leader does to extents by itself: small ones become large ones, and those whose time is
+//! over leave.
+//!
+//! * [`plan`] decides which extents become one, and does nothing else.
+//! * [`Merger`] has that done: a [`merge::Merge`] reads extents, writes their rows anew and puts the
+//!   result in their place, in one transaction, or leaves everything as it is.
+//! * [`retention`] takes extents out of tables.
+//!
+//! Both only change what the tables consist of. The files of extents that left stay where they
+//! are: whoever reads an older version still finds them.
+
+mod failures;
+mod merge;
+mod merger;
+mod plan;
+mod read;
+mod retention;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Cluster;
+use crate::ingest::IngestOptions;
+use merger::Merger;
+pub use settings::{LifecycleArgs, LifecycleSettings};
+
+/// Starts the tasks of a node. They end with it.
+pub(crate) fn start(cluster: &Arc<Cluster>, settings: &LifecycleSettings, ingest: &IngestOptions) {
+    if let Some(interval) = settings.retention_interval {
+        let removing = retention::run(Arc::clone(cluster), interval);
+        spawn(cluster, removing);
+    }
+    if let Some(interval) = settings.merge_interval {
+        let merger = Merger::new(Arc::clone(cluster), ingest.clone(), settings.merges_max);
+        spawn(cluster, Arc::new(merger).run(interval));
+    }
+}
+
+fn spawn(cluster: &Cluster, task: impl Future<Output = ()> + Send + 'static) {
+    let shutdown = cluster.shutdown().clone();
+    cluster.tasks().spawn(async move {
+        shutdown.run_until_cancelled(task).await;
+    });
+}
+
+/// Waits for the next turn: about an interval, so that nodes that were started together part.
+async fn pause(cluster: &Cluster, interval: Duration) {
+    let jitter = 0.8 + 0.4 * cluster.entropy().fraction();
+    cluster.clock().sleep(interval.mul_f64(jitter)).await;
+}
