@@ -9,7 +9,7 @@ pub(crate) mod format;
 mod load;
 mod write;
 
-pub(crate) use load::{load, load_newest};
+pub(crate) use load::{is_lost, load, load_newest};
 pub(crate) use write::write;
 
 /// Segments that are read or written at once. InfluxDB capped its start-up reads at 16 to 20

@@ -164,6 +164,15 @@ impl ExtentSet {
         Some(self.at(place))
     }
 
+    /// Those of some ids whose extents are here. Costs a look at each segment, however many ids
+    /// there are.
+    pub fn held_of(&self, ids: &[ExtentId]) -> Vec<ExtentId> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        let found = self.locate(&ids).into_iter();
+        found.map(|(id, _)| id).collect()
+    }
+
     /// The extents of some ids, each once, in the order of the blocks.
     ///
     /// # Errors

@@ -20,11 +20,13 @@ use uuid::Uuid;
 
 use crate::checkpoint::format as checkpoint;
 use crate::extents::{Removed, Segment};
+use crate::garbage;
 use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, FollowerRecord,
-    InvitationRecord, PrincipalsChange, PutMode, TableState, WriterContext,
+    GarbageLedger, InvitationRecord, PrincipalsChange, PutMode, Removal, RemovedExtent, TableState,
+    WriterContext,
 };
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
@@ -565,4 +567,23 @@ fn golden_checkpoint() {
     let read = decode(&root, &bytes);
     assert_eq!(contents(&read), contents(&state));
     assert_eq!(checkpoint::encode_root(&read), root);
+
+    let removed = |numbers: [u64; 2]| {
+        let extents = numbers.into_iter().map(|number| RemovedExtent {
+            id: extent_id(number),
+            size_bytes: 1_000 + number,
+        });
+        extents.collect()
+    };
+    let removal = |version, numbers| Removal {
+        version: slipstream_model::Version::new(version),
+        removed_at: Timestamp::from_micros(1_357_016_400_000_000),
+        table: "flights".to_owned(),
+        extents: removed(numbers),
+    };
+    let removals = vec![removal(7, [8, 9]), removal(64, [3, 300])];
+    let ledger = GarbageLedger::of(state, removals.clone()).encode();
+    assert_golden("garbage.ledger", &ledger);
+    let found = garbage::Found::decode(&ledger).expect("whole");
+    assert_eq!(found.removals(), removals);
 }

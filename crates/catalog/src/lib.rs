@@ -7,8 +7,10 @@
 //! * [`DatabaseWriter`] commits. It is one task per database, groups what is waiting, and is
 //!   fenced when another writer opens the same database.
 //! * [`DatabaseReader`] reads checkpoint and log, without ever listing the bucket.
+//! * [`History`] reads older versions, as long as the log that leads to them is kept.
 //! * [`DatabaseState`] is what they lead to: tables, columns, and an [`ExtentSet`] a table. It is
 //!   immutable and clones in O(1), so that a query keeps the version it began with.
+//! * [`GarbageLedger`] is what commits took out of tables and nobody has deleted yet.
 //! * [`ClusterWriter`], [`ClusterReader`] and [`ClusterState`] are the same for the catalog of a
 //!   cluster: its databases, and who follows them.
 //!
@@ -69,8 +71,10 @@ mod commit;
 mod database;
 mod error;
 mod extents;
+mod garbage;
 #[cfg(test)]
 mod golden;
+mod history;
 mod log;
 mod op;
 mod reader;
@@ -83,6 +87,8 @@ pub use commit::{COMMIT_BYTES_MAX, Commit, Redactor};
 pub use database::{DatabaseState, Stored, StoredEntity, TableState};
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
+pub use garbage::{GarbageLedger, Removal, RemovedExtent};
+pub use history::{History, HistoryError, VersionSummary};
 pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
 pub use writer::{

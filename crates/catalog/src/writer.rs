@@ -38,6 +38,10 @@ const SUBSCRIBER_COMMITS_MAX: usize = 256;
 /// replaced takes some; two leaders that both restart in a loop would take them for ever.
 const OPEN_ATTEMPTS_MAX: u32 = 32;
 
+/// How often [`LogWriter::is_newest`] looks again when a commit of its own lands in between: one
+/// that commits all the time still finds a moment, and nobody waits long who does not.
+const LOOKS_MAX: u32 = 8;
+
 /// What a writer is given from outside.
 #[derive(Debug, Clone)]
 pub struct WriterContext {
@@ -251,23 +255,49 @@ impl<S: LogState> LogWriter<S> {
     /// Looks whether another writer has taken over, for a writer that has nothing to write and
     /// so would not notice. One request. `false` also when the store does not answer.
     pub async fn check_fenced(&self) -> bool {
-        let state = self.state();
-        let path = state.commit_path(state.chain().version.next());
-        if self.shared.stopped().is_none()
-            && let Ok(Some(bytes)) = self.shared.bucket.try_get(&path).await
-        {
-            // A commit of our own that is just landing is none of this method's business.
-            match log::decode_at(&path, &bytes) {
-                Ok(commit) if commit.epoch() > self.shared.epoch => {
-                    self.shared.stop(CommitError::Fenced {
-                        epoch: commit.epoch(),
-                    });
-                }
-                Ok(_) => {}
-                Err(corrupt) => self.shared.stop(CommitError::Corrupt(corrupt)),
+        let _: Option<bool> = self.sees_end_of_log().await;
+        self.is_fenced()
+    }
+
+    /// Whether this is the newest writer, as the bucket says now. For what must not be done by one
+    /// that was replaced and has not noticed. `false` also when that cannot be learned.
+    pub async fn is_newest(&self) -> bool {
+        for _ in 0..LOOKS_MAX {
+            match self.sees_end_of_log().await {
+                Some(true) => return self.shared.stopped().is_none(),
+                // A commit of our own has just landed; what comes after it is what counts.
+                Some(false) => {}
+                None => return false,
             }
         }
-        self.is_fenced()
+        false
+    }
+
+    /// Looks at the number after the newest commit that is known here. `Some(true)`: nothing is
+    /// there. `Some(false)`: a commit of our own, that is just landing. `None` when this writer has
+    /// stopped, or the store does not answer.
+    async fn sees_end_of_log(&self) -> Option<bool> {
+        if self.shared.stopped().is_some() {
+            return None;
+        }
+        let state = self.state();
+        let path = state.commit_path(state.chain().version.next());
+        let Some(bytes) = self.shared.bucket.try_get(&path).await.ok()? else {
+            return Some(true);
+        };
+        match log::decode_at(&path, &bytes) {
+            Ok(commit) if commit.epoch() > self.shared.epoch => {
+                self.shared.stop(CommitError::Fenced {
+                    epoch: commit.epoch(),
+                });
+                None
+            }
+            Ok(_) => Some(false),
+            Err(corrupt) => {
+                self.shared.stop(CommitError::Corrupt(corrupt));
+                None
+            }
+        }
     }
 
     /// Finishes what is queued, writes a checkpoint, and stops. Commits are refused from now on.

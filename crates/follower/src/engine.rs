@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use slipstream_catalog::DatabaseState;
+use slipstream_catalog::{DatabaseState, VersionSummary};
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Capacity, DatabaseChange,
     DatabaseDescription, Description, Engine, ErrorKind, FollowerDatabase, IngestReceipt,
@@ -12,8 +12,8 @@ use slipstream_frontend::{
 };
 use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
-    QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases, Statement,
-    take_data_scope,
+    OlderVersions, QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases,
+    Statement, take_data_scope,
 };
 
 use crate::hot_cache::HotCache;
@@ -57,8 +57,9 @@ impl FollowerEngine {
         let access = &request.access;
         let leader = self.registry.leader_of(request);
         let default = request.database.clone();
-        let databases = access.session(&self.identity, default, leader, request.scope, databases);
-        Ok((databases, freshness))
+        let mut session = access.session(&self.identity, default, leader, request.scope, databases);
+        session.history = Some(Arc::clone(&self.registry) as Arc<dyn OlderVersions>);
+        Ok((session, freshness))
     }
 
     fn session(&self, request: &SqlRequest, databases: SessionDatabases) -> QuerySession {
@@ -216,6 +217,17 @@ impl Engine for FollowerEngine {
 
     fn states(&self) -> BTreeMap<String, DatabaseState> {
         self.registry.states()
+    }
+
+    async fn versions(
+        &self,
+        database: &str,
+        count: usize,
+    ) -> Result<Vec<VersionSummary>, ServiceError> {
+        match self.states().remove(database) {
+            Some(newest) => self.registry.versions(database, &newest, count).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {

@@ -6,6 +6,7 @@
 
 mod attach;
 mod describe;
+mod older;
 mod serve;
 mod watch;
 
@@ -14,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use slipstream_catalog::History;
 use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
 use slipstream_model::{DatabaseId, DatabaseName, OverrideChange, Overrides};
 use slipstream_storage::{BucketReader, StorageError};
@@ -40,6 +42,8 @@ pub struct Registry {
     following: RwLock<BTreeMap<Key, Arc<Following>>>,
     /// The bucket, once it has said which one it is.
     bucket: OnceCell<BucketReader>,
+    /// What is known of older versions, once somebody asked.
+    history: OnceCell<History>,
     /// One change at a time: they change the same file.
     changing: tokio::sync::Mutex<()>,
 }
@@ -69,6 +73,7 @@ impl Registry {
             is_owned,
             following: RwLock::default(),
             bucket: OnceCell::new(),
+            history: OnceCell::new(),
             changing: tokio::sync::Mutex::new(()),
         });
         registry.reconcile();

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use slipstream_catalog::{DatabaseOp, DatabaseState};
+use slipstream_catalog::{DatabaseOp, DatabaseState, VersionSummary};
 use slipstream_model::{
-    ClusterName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
-    PrincipalName, Timestamp, Version,
+    ClusterName, DatabasePrincipal, Digest, ExtentId, Freshness, FreshnessRequirement,
+    OverrideChange, PrincipalName, Timestamp, Version,
 };
 use slipstream_query::{
     DataScope, Parameters, QueryStream, ReadStatistics, Replay, SessionIdentity,
@@ -141,6 +141,33 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         Err(follows_nothing(self.identity()))
     }
 
+    /// What keeps the files of removed extents in the bucket, of all databases that the node owns.
+    async fn garbage(&self) -> Result<Vec<GarbageBlocker>, ServiceError> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes the files of removed extents that nobody reads any more; with `what_if`, only says
+    /// which those are.
+    async fn collect_garbage(
+        &self,
+        database: &str,
+        what_if: bool,
+    ) -> Result<Vec<CollectedExtent>, ServiceError> {
+        let _ = (database, what_if);
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// The newest versions of a database, newest first, at most so many: what their commits say of
+    /// themselves.
+    async fn versions(
+        &self,
+        database: &str,
+        count: usize,
+    ) -> Result<Vec<VersionSummary>, ServiceError> {
+        let _ = (database, count);
+        Ok(Vec::new())
+    }
+
     /// What the node can do at one time, and how much of that it does.
     fn capacity(&self) -> Vec<Capacity> {
         Vec::new()
@@ -184,6 +211,87 @@ pub struct DatabaseChange {
     pub ops: Vec<DatabaseOp>,
     /// Who asks, and what they may do.
     pub access: Access,
+}
+
+/// Why the file of a removed extent is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GarbageReason {
+    /// It was removed not long enough ago.
+    Grace,
+    /// The leader has not run for long enough to know who reads.
+    Restart,
+    /// A follower's lease names a version that has it.
+    Lease,
+    /// A query of the leader's own reads a version that has it.
+    Query,
+    /// A pinned version has it.
+    Pin,
+    /// It was moved, and another table has it.
+    InTable,
+    /// Nothing keeps it: the next round deletes it.
+    Due,
+}
+
+impl GarbageReason {
+    /// Every one, for metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Grace,
+        Self::Restart,
+        Self::Lease,
+        Self::Query,
+        Self::Pin,
+        Self::InTable,
+        Self::Due,
+    ];
+
+    /// As people and metrics see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grace => "Grace",
+            Self::Restart => "Restart",
+            Self::Lease => "Lease",
+            Self::Query => "Query",
+            Self::Pin => "Pin",
+            Self::InTable => "InTable",
+            Self::Due => "Due",
+        }
+    }
+}
+
+/// What keeps files of removed extents in the bucket, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GarbageBlocker {
+    /// The database.
+    pub database: String,
+    /// Why they are kept.
+    pub reason: GarbageReason,
+    /// Who keeps them, where somebody does: a follower's node, a version.
+    pub holder: String,
+    /// How many they are.
+    pub extents: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The oldest version that removed one of them.
+    pub oldest_version: Version,
+    /// When that was committed.
+    pub oldest_removed_at: Timestamp,
+    /// Until when the first of them is kept at least, where that is known.
+    pub until: Option<Timestamp>,
+}
+
+/// An extent whose file was deleted, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectedExtent {
+    /// The extent.
+    pub id: ExtentId,
+    /// The table that it left.
+    pub table: String,
+    /// The version that removed it.
+    pub removed_version: Version,
+    /// When that was committed.
+    pub removed_at: Timestamp,
+    /// Bytes of its file.
+    pub size_bytes: u64,
 }
 
 /// How full a node's cache is.

@@ -210,6 +210,8 @@ impl From<QueryError> for ServiceError {
             Q::Syntax => (ErrorKind::Syntax, "syntax_error"),
             Q::Planning => (ErrorKind::InvalidArgument, "invalid_query"),
             Q::NotFound => (ErrorKind::NotFound, "table_not_found"),
+            Q::VersionNotFound => (ErrorKind::NotFound, "version_not_found"),
+            Q::VersionNotKept => (ErrorKind::NotFound, "version_not_kept"),
             Q::ReadOnly => (ErrorKind::ReadOnly, "read_only"),
             Q::Unsupported => (ErrorKind::Unsupported, "unsupported"),
             Q::ResourcesExhausted => (ErrorKind::ResourcesExhausted, "resources_exhausted"),

@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use slipstream_catalog::DatabaseState;
+use slipstream_catalog::{DatabaseState, VersionSummary};
 use slipstream_model::{
     Clock, ClusterRole, DatabasePrincipal, Digest, Entropy, OverrideChange, Version,
 };
@@ -19,10 +19,10 @@ use uuid::Uuid;
 use crate::command::{self, CommandLog};
 use crate::{
     Access, Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Caller, Capacity,
-    ClusterPermission, DatabaseChange, DatabaseDescription, Description, Engine, FollowerDatabase,
-    FollowerDescription, IngestReceipt, IngestRequest, IngestSource, Invitation,
-    InvitationDescription, InviteRequest, NodeIdentity, Permission, Readiness, ServiceError,
-    SqlRequest, TableMode, TokenRecord, Tokens,
+    ClusterPermission, CollectedExtent, DatabaseChange, DatabaseDescription, Description, Engine,
+    FollowerDatabase, FollowerDescription, GarbageBlocker, IngestReceipt, IngestRequest,
+    IngestSource, Invitation, InvitationDescription, InviteRequest, NodeIdentity, Permission,
+    Readiness, ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
 };
 
 /// A node behind its authentication. Cheap to clone.
@@ -423,6 +423,41 @@ impl AuthorizedEngine {
     pub(crate) fn warm(&self, database: &str, table: Option<&str>) -> Result<(), ServiceError> {
         self.access().check(database, Permission::Administer)?;
         self.engine.warm(database, table)
+    }
+
+    /// See [`Engine::garbage`].
+    ///
+    /// # Errors
+    /// Also when the caller may not see what belongs to the whole cluster: it names followers.
+    pub(crate) async fn garbage(&self) -> Result<Vec<GarbageBlocker>, ServiceError> {
+        self.caller.check(ClusterPermission::Monitor)?;
+        self.engine.garbage().await
+    }
+
+    /// See [`Engine::collect_garbage`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub(crate) async fn collect_garbage(
+        &self,
+        database: &str,
+        what_if: bool,
+    ) -> Result<Vec<CollectedExtent>, ServiceError> {
+        self.access().check(database, Permission::Administer)?;
+        self.engine.collect_garbage(database, what_if).await
+    }
+
+    /// See [`Engine::versions`].
+    ///
+    /// # Errors
+    /// Also when the caller may not see the database's metadata.
+    pub(crate) async fn versions(
+        &self,
+        database: &str,
+        count: usize,
+    ) -> Result<Vec<VersionSummary>, ServiceError> {
+        self.access().check(database, Permission::ViewMetadata)?;
+        self.engine.versions(database, count).await
     }
 
     /// See [`Engine::overrides`]: of the databases whose metadata the caller may see.

@@ -66,6 +66,20 @@ fn describe() {
         "slipstream_retention_failures_total",
         "passes of a database in which they could not be removed"
     );
+    describe_counter!(
+        "slipstream_gc_deleted_extents_total",
+        "extents whose files were deleted, by database"
+    );
+    describe_counter!("slipstream_gc_deleted_bytes_total", "bytes of those files");
+    describe_counter!(
+        "slipstream_gc_failures_total",
+        "rounds of a database that ended before their time"
+    );
+    describe_gauge!(
+        "slipstream_gc_blocked_extents",
+        "removed extents whose files are kept, by database and reason"
+    );
+    describe_gauge!("slipstream_gc_blocked_bytes", "bytes of those files");
     describe_gauge!(
         "slipstream_database_version",
         "version that is served, by database"

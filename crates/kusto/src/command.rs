@@ -114,6 +114,13 @@ pub enum Command {
         /// Only say what would happen.
         what_if: bool,
     },
+    /// `.gc database D`: files that nobody reads any more are deleted now.
+    CollectGarbage {
+        /// The database.
+        database: String,
+        /// Only say which files those are.
+        what_if: bool,
+    },
     /// `.create function` and its like.
     PutFunction(FunctionCommand),
     /// `.drop function F`, `.drop functions (F1, F2)`

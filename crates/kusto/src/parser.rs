@@ -98,6 +98,9 @@ fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     if c.word_opt("replace") {
         return extents::replace(c);
     }
+    if c.word_opt("gc") {
+        return extents::collect_garbage(c);
+    }
     if c.word_opt("warm") {
         return follower::warm(c);
     }

@@ -17,6 +17,8 @@ pub enum Show {
     Cache,
     /// `.show diagnostics`
     Diagnostics,
+    /// `.show gc blockers`
+    GcBlockers,
     /// `.show capacity [resource] [with (scope=...)]`; the scope is not kept.
     Capacity {
         /// Of one resource only.
@@ -50,6 +52,11 @@ pub enum Show {
         name: Option<String>,
         /// As one JSON document.
         as_json: bool,
+    },
+    /// `.show database [D] versions`
+    DatabaseVersions {
+        /// Which; none: the one that the command was sent to.
+        name: Option<String>,
     },
     /// `.show tables [(T1, T2)] [details]`
     Tables {

@@ -12,7 +12,9 @@ use slipstream_catalog::{
     DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, WriterContext,
 };
 use slipstream_frontend::{Caller, ClusterPermission, ErrorKind, ServiceError};
-use slipstream_model::{Clock, ClusterName, DatabaseId, DatabaseName, EntityKind, Entropy};
+use slipstream_model::{
+    Clock, ClusterName, DatabaseId, DatabaseName, EntityKind, Entropy, Timestamp,
+};
 use slipstream_proto::sync::FollowerIdentity;
 use slipstream_storage::BucketWriter;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::leases::LeaseTable;
+use crate::readers::Readers;
 
 /// How many commits lie between two checkpoints: a reader that starts has at most this many
 /// small objects to read after the checkpoint.
@@ -45,6 +48,8 @@ pub struct ClusterContext {
     pub clock: Arc<dyn Clock>,
     /// Where chance comes from.
     pub entropy: Entropy,
+    /// How long a follower's lease lives without being renewed.
+    pub lease_ttl: Duration,
     /// Ends every task when the node stops.
     pub shutdown: CancellationToken,
     /// Holds those tasks, so that a stopping node can wait for them.
@@ -69,6 +74,15 @@ pub struct Cluster {
     catalog: ClusterWriter,
     databases: RwLock<BTreeMap<DatabaseId, Database>>,
     leases: LeaseTable,
+    readers: Readers,
+    opened: Opened,
+}
+
+/// When the cluster was opened, by both of its clock's times.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    now: Timestamp,
+    elapsed: Duration,
 }
 
 impl fmt::Debug for Cluster {
@@ -93,12 +107,18 @@ impl Cluster {
         let state = catalog.state();
         let opening = state.databases().map(|(_, id)| open_database(&context, id));
         let databases = join_all(opening).await.into_iter().collect();
-        let leases = LeaseTable::new(Arc::clone(&context.clock));
+        let leases = LeaseTable::new(Arc::clone(&context.clock), context.lease_ttl);
+        let opened = Opened {
+            now: context.clock.now(),
+            elapsed: context.clock.elapsed(),
+        };
         let cluster = Arc::new(Self {
             context,
             catalog,
             databases: RwLock::new(databases),
             leases,
+            readers: Readers::default(),
+            opened,
         });
         cluster
             .context
@@ -135,6 +155,25 @@ impl Cluster {
     /// Who reads what.
     pub fn leases(&self) -> &LeaseTable {
         &self.leases
+    }
+
+    /// What the node's own queries read.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// How long it is still too early to know who reads what: a follower that has a lease from
+    /// before this leader began has renewed it within one lease period.
+    pub(crate) fn until_leases_are_known(&self) -> Duration {
+        let since = self.clock().elapsed().saturating_sub(self.opened.elapsed);
+        self.leases.ttl().saturating_sub(since)
+    }
+
+    /// The time now, unless the clock was put forward while the node runs: then what it would be.
+    /// Nobody loses a file because somebody corrected a clock.
+    pub(crate) fn careful_now(&self) -> Timestamp {
+        let since = self.clock().elapsed().saturating_sub(self.opened.elapsed);
+        self.clock().now().min(self.opened.now.plus(since))
     }
 
     /// Fires when the node stops.

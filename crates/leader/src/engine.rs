@@ -7,26 +7,29 @@ use std::time::Duration;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use slipstream_catalog::{DatabaseOp, DatabaseState};
+use slipstream_catalog::{DatabaseOp, DatabaseState, VersionSummary};
 use slipstream_follower::{Registry, queries_capacity};
 use slipstream_frontend::{
-    Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, DatabaseChange,
-    DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind, FollowerDatabase,
-    FollowerDescription, IngestReceipt, IngestRequest, Invitation, InvitationDescription,
-    InviteRequest, NodeIdentity, Readiness, ServiceError, SqlRequest, TableMode,
+    Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, CollectedExtent,
+    DatabaseChange, DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind,
+    FollowerDatabase, FollowerDescription, GarbageBlocker, IngestReceipt, IngestRequest,
+    Invitation, InvitationDescription, InviteRequest, NodeIdentity, Readiness, ServiceError,
+    SqlRequest, TableMode,
 };
 use slipstream_model::{
-    DatabaseId, DatabasePrincipal, Digest, Freshness, FreshnessRequirement, OverrideChange,
-    TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
+    DatabaseId, DatabaseName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement,
+    OverrideChange, TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
 };
 use slipstream_query::{
-    QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement, take_data_scope,
+    OlderVersions, QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement, take_data_scope,
 };
 use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
 
+use crate::GarbageCollector;
 use crate::cluster::Cluster;
 use crate::ingest::{IngestContext, IngestOptions, OpenSource, open_source, write_extents};
+use crate::older::LeaderHistory;
 use crate::transaction::{self, Kind, Outcome, Transaction};
 use crate::view::LeaderView;
 
@@ -45,6 +48,8 @@ pub struct LeaderEngine {
     ingest: IngestOptions,
     /// Extents that are encoded at one time, over all requests: one a core.
     encoding: Arc<Semaphore>,
+    garbage: Arc<GarbageCollector>,
+    history: Arc<LeaderHistory>,
 }
 
 impl LeaderEngine {
@@ -55,9 +60,11 @@ impl LeaderEngine {
         registry: Arc<Registry>,
         runtime: Arc<QueryRuntime>,
         ingest: IngestOptions,
+        garbage: Arc<GarbageCollector>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let encoding = Arc::new(Semaphore::new(cores));
+        let history = LeaderHistory::new(Arc::clone(&cluster), Arc::clone(&registry));
         Self {
             identity,
             cluster,
@@ -65,6 +72,8 @@ impl LeaderEngine {
             runtime,
             ingest,
             encoding,
+            garbage,
+            history: Arc::new(history),
         }
     }
 
@@ -89,9 +98,10 @@ impl LeaderEngine {
             .follows(default.as_deref())
             .then(|| self.registry.leader_of(request))
             .flatten();
-        let databases = access.session(&self.identity, default, leader, request.scope, databases);
+        let mut session = access.session(&self.identity, default, leader, request.scope, databases);
+        session.history = Some(Arc::clone(&self.history) as Arc<dyn OlderVersions>);
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
-        self.runtime.session(databases, access.view(Arc::new(view)))
+        self.runtime.session(session, access.view(Arc::new(view)))
     }
 
     pub(crate) fn ingest_context(
@@ -233,7 +243,10 @@ impl LeaderEngine {
     ) -> Result<Answer, ServiceError> {
         request.check_query()?;
         let (databases, freshness) = self.resolve(&request).await?;
-        let pins = self.registry.pin(&databases);
+        let pins = (
+            self.registry.pin(&databases),
+            self.cluster.readers().hold(databases.values()),
+        );
         let session = self.session(&request, databases);
         let plan = session.plan_read_only(statement).await?;
         let plan = session.bind(plan, request.parameters)?;
@@ -380,7 +393,9 @@ impl Engine for LeaderEngine {
             }
             Request::Changes(statements) => {
                 // Read-your-writes holds for the reading half of a transaction too.
-                self.resolve(&request).await?;
+                let (databases, _) = self.resolve(&request).await?;
+                // Its statements read these versions, or newer ones.
+                let _held = self.cluster.readers().hold(databases.values());
                 let outcome = Transaction::new(self, &request).run(statements).await?;
                 self.acknowledge(outcome)
             }
@@ -530,6 +545,17 @@ impl Engine for LeaderEngine {
         states
     }
 
+    async fn versions(
+        &self,
+        database: &str,
+        count: usize,
+    ) -> Result<Vec<VersionSummary>, ServiceError> {
+        match self.states().remove(database) {
+            Some(newest) => self.history.versions(database, &newest, count).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {
         let request = SqlRequest {
             database: Some(change.database),
@@ -545,6 +571,27 @@ impl Engine for LeaderEngine {
             }
             (None, None) => Err(ServiceError::internal("a change of no database")),
         }
+    }
+
+    async fn garbage(&self) -> Result<Vec<GarbageBlocker>, ServiceError> {
+        let mut all = Vec::new();
+        for (name, writer) in self.cluster.writers() {
+            all.extend(self.garbage.blockers(&name, &writer).await?);
+        }
+        Ok(all)
+    }
+
+    async fn collect_garbage(
+        &self,
+        database: &str,
+        what_if: bool,
+    ) -> Result<Vec<CollectedExtent>, ServiceError> {
+        let writer = self.cluster.writer(self.owned(database)?)?;
+        if what_if {
+            return self.garbage.preview(&writer).await;
+        }
+        let name = DatabaseName::new(database).map_err(ServiceError::invalid_name)?;
+        self.garbage.collect(&name, &writer).await
     }
 
     fn capacity(&self) -> Vec<Capacity> {

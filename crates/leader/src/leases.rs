@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use slipstream_model::{Clock, DatabaseId, Timestamp, Version};
 use uuid::Uuid;
 
-/// How long a lease lives without being renewed. Followers renew three times as often, so two
-/// renewals may be lost.
+/// How long a lease lives without being renewed, when nothing is said. Followers renew three times
+/// as often, so two renewals may be lost.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 /// More nodes than this on one leader are refused a lease: each costs a stream and memory.
 const LEASES_MAX: usize = 10_000;
@@ -51,16 +51,23 @@ pub struct TooManyLeases;
 #[derive(Debug)]
 pub struct LeaseTable {
     clock: Arc<dyn Clock>,
+    ttl: Duration,
     leases: Mutex<HashMap<(DatabaseId, Uuid), Lease>>,
 }
 
 impl LeaseTable {
-    /// An empty table.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
+    /// An empty table of leases that live so long.
+    pub fn new(clock: Arc<dyn Clock>, ttl: Duration) -> Self {
         Self {
             clock,
+            ttl,
             leases: Mutex::default(),
         }
+    }
+
+    /// How long a lease lives without being renewed.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// Grants or renews a lease; `renewed_at` and `expires_at` are set here.
@@ -79,7 +86,7 @@ impl LeaseTable {
             key,
             Lease {
                 renewed_at: now,
-                expires_at: now.plus(LEASE_TTL),
+                expires_at: now.plus(self.ttl),
                 ..lease
             },
         );
@@ -139,7 +146,7 @@ mod tests {
     #[test]
     fn a_lease_lives_for_its_time_and_a_renewal_starts_it_again() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
-        let table = LeaseTable::new(Arc::clone(&clock) as _);
+        let table = LeaseTable::new(Arc::clone(&clock) as _, LEASE_TTL);
         table.renew(lease(1, 5)).expect("room");
         clock.advance(LEASE_TTL / 2);
         table.renew(lease(2, 6)).expect("room");
@@ -152,7 +159,7 @@ mod tests {
     #[test]
     fn a_detached_configuration_holds_nothing() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
-        let table = LeaseTable::new(clock);
+        let table = LeaseTable::new(clock, LEASE_TTL);
         table.renew(lease(1, 5)).expect("room");
         table.release("f", "other");
         assert_eq!(table.live().len(), 1);

@@ -3,7 +3,8 @@
 //! * [`Cluster`] holds the cluster's catalog and one fenced writer for each database.
 //! * [`LeaderEngine`] is what the doors call: SQL, transactions, ingestion.
 //! * [`ingest`] turns files and batches into uploaded extents.
-//! * `lifecycle` merges small extents and removes those that the retention policy keeps no longer.
+//! * `lifecycle` merges small extents, removes those that the retention policy keeps no longer, and
+//!   deletes the files that nobody reads any more.
 //! * `SyncService` and `AdminService` are the gRPC services that followers talk to.
 //!
 //! An order holds throughout: extents are uploaded first, then the commit is made durable, then
@@ -17,6 +18,8 @@ pub mod ingest;
 mod leases;
 mod lifecycle;
 mod node;
+mod older;
+mod readers;
 mod sharing;
 mod sync;
 mod transaction;
@@ -26,6 +29,6 @@ pub use admin::AdminService;
 pub use cluster::{Cluster, ClusterContext};
 pub use engine::LeaderEngine;
 pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
-pub use lifecycle::{LifecycleArgs, LifecycleSettings};
+pub use lifecycle::{GarbageCollector, LifecycleArgs, LifecycleSettings};
 pub use node::{LeaderArgs, run};
 pub use sync::SyncService;

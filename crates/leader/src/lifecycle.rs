@@ -7,9 +7,12 @@
 //! * [`retention`] takes extents out of tables.
 //!
 //! Both only change what the tables consist of. The files of extents that left stay where they
-//! are: whoever reads an older version still finds them.
+//! are: whoever reads an older version still finds them, until [`garbage`] deletes those that
+//! nobody can read any more.
 
+mod collector;
 mod failures;
+mod garbage;
 mod merge;
 mod merger;
 mod plan;
@@ -22,11 +25,16 @@ use std::time::Duration;
 
 use crate::Cluster;
 use crate::ingest::IngestOptions;
+pub use collector::GarbageCollector;
 use merger::Merger;
 pub use settings::{LifecycleArgs, LifecycleSettings};
 
-/// Starts the tasks of a node. They end with it.
-pub(crate) fn start(cluster: &Arc<Cluster>, settings: &LifecycleSettings, ingest: &IngestOptions) {
+/// Starts the tasks of a node. They end with it. Gives the one that is also asked.
+pub(crate) fn start(
+    cluster: &Arc<Cluster>,
+    settings: &LifecycleSettings,
+    ingest: &IngestOptions,
+) -> Arc<GarbageCollector> {
     if let Some(interval) = settings.retention_interval {
         let removing = retention::run(Arc::clone(cluster), interval);
         spawn(cluster, removing);
@@ -35,6 +43,12 @@ pub(crate) fn start(cluster: &Arc<Cluster>, settings: &LifecycleSettings, ingest
         let merger = Merger::new(Arc::clone(cluster), ingest.clone(), settings.merges_max);
         spawn(cluster, Arc::new(merger).run(interval));
     }
+    let garbage = GarbageCollector::new(Arc::clone(cluster), settings.gc_grace);
+    let garbage = Arc::new(garbage);
+    if let Some(interval) = settings.gc_interval {
+        spawn(cluster, Arc::clone(&garbage).run(interval));
+    }
+    garbage
 }
 
 fn spawn(cluster: &Cluster, task: impl Future<Output = ()> + Send + 'static) {

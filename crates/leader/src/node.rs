@@ -92,6 +92,7 @@ async fn serve(
         bucket,
         clock,
         entropy,
+        lease_ttl: lifecycle.lease_ttl,
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     })
@@ -104,12 +105,13 @@ async fn serve(
         location: settings.location.clone(),
     };
     let ingest = IngestOptions::in_directory(settings.data_dir.join("spool"))?;
-    lifecycle::start(&cluster, &lifecycle, &ingest);
+    let garbage = lifecycle::start(&cluster, &lifecycle, &ingest);
     let attachments = Attachments::open(&settings.data_dir)?;
     let owner = Arc::clone(&cluster);
     let is_owned: IsOwned = Arc::new(move |name| owner.catalog().database(name).is_some());
     let registry = Registry::start(identity.clone(), leaders, attachments, context, is_owned);
-    let engine = LeaderEngine::new(identity, Arc::clone(&cluster), registry, query, ingest);
+    let owned = Arc::clone(&cluster);
+    let engine = LeaderEngine::new(identity, owned, registry, query, ingest, garbage);
     let gate = Gate::new(Arc::new(engine), tokens, gate_entropy)
         .asking_nodes_for_certificates(settings.asks_nodes_for_certificates());
     let sync = MetadataSyncServer::new(SyncService::new(Arc::clone(&cluster)));

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::leases::{LEASE_TTL, Lease};
+use crate::leases::Lease;
 
 /// A follower that hears nothing for three of these takes the leader for silent.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -120,7 +120,8 @@ impl MetadataSync for SyncService {
             .leases()
             .renew(lease)
             .map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        let lease_ttl_ms = u64::try_from(LEASE_TTL.as_millis()).unwrap_or(u64::MAX);
+        let ttl = self.cluster.leases().ttl();
+        let lease_ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(RenewLeaseResponse { lease_ttl_ms }))
     }
 }

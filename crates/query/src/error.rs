@@ -22,6 +22,10 @@ pub enum QueryErrorKind {
     Planning,
     /// A database or table that does not exist.
     NotFound,
+    /// A version that was never there, or is not yet.
+    VersionNotFound,
+    /// A version that was there, and is no longer kept as a whole.
+    VersionNotKept,
     /// A statement that writes, where only reading is possible.
     ReadOnly,
     /// A statement or feature that this system does not have.
@@ -112,6 +116,7 @@ impl From<&ExtentFault> for QueryError {
     fn from(fault: &ExtentFault) -> Self {
         let kind = match fault.kind() {
             FaultKind::Damaged => QueryErrorKind::DataCorrupt,
+            FaultKind::NotKept => QueryErrorKind::VersionNotKept,
             FaultKind::Unreadable => QueryErrorKind::Storage,
         };
         Self::new(kind, fault.to_string())

@@ -45,7 +45,17 @@ pub(crate) fn check(function: &StoredFunction) -> Result<(), QueryError> {
 }
 
 fn body(function: &StoredFunction) -> Result<crate::Statement, QueryError> {
-    let mut statements = QuerySession::parse(&function.body)?;
+    let (mut statements, clauses) = QuerySession::parse_clauses(&function.body)?;
+    if clauses > 0 {
+        return Err(QueryError::new(
+            QueryErrorKind::Unsupported,
+            format!(
+                "function '{}' reads what its caller reads: FOR VERSION AS OF and FOR TIMESTAMP AS \
+                 OF stand in the query itself",
+                function.name
+            ),
+        ));
+    }
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) if matches!(statement::classify(&statement), Class::Query) => {
             Ok(statement)

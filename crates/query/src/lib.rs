@@ -52,6 +52,7 @@ mod stream;
 mod suggestion;
 mod system;
 mod table;
+mod travel;
 mod view;
 
 pub use counters::{QueryMeter, QueryStatistics, ReadStatistics};
@@ -74,6 +75,9 @@ pub use session::{QueryInfo, QuerySession};
 pub use stack::THREAD_STACK_BYTES;
 pub use statement::{CreateTable, Insert, create_table_parts, insert_parts};
 pub use stream::QueryStream;
+pub use travel::{
+    OlderState, OlderVersions, PointInTime, older_state, older_version, version_summaries,
+};
 pub use view::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
 
 #[cfg(test)]

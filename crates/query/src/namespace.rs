@@ -29,6 +29,8 @@ pub(crate) const NO_DATABASE: &str = "";
 pub(crate) struct Namespace {
     default: Option<String>,
     databases: BTreeMap<String, Arc<DatabaseSchema>>,
+    /// Databases as they were, by names that no database can have.
+    older: BTreeMap<String, Arc<DatabaseSchema>>,
     system: Arc<SystemSchema>,
 }
 
@@ -44,6 +46,7 @@ impl Namespace {
             let schema = DatabaseSchema {
                 name: name.as_str().into(),
                 state: state.clone(),
+                newest: None,
                 scope,
                 runtime: Arc::clone(runtime),
             };
@@ -52,8 +55,47 @@ impl Namespace {
         Arc::new(Self {
             default,
             databases: databases.collect(),
+            older: BTreeMap::new(),
             system: Arc::new(system),
         })
+    }
+
+    /// The same, and databases as they were: by the name of a schema, the database and its state.
+    pub(crate) fn with_older(&self, older: Vec<(String, String, DatabaseState)>) -> Arc<Self> {
+        let older = older.into_iter().filter_map(|(schema, database, state)| {
+            let newest = self.databases.get(&database)?;
+            let as_it_was = DatabaseSchema {
+                name: Arc::clone(&newest.name),
+                state,
+                newest: Some(newest.state.clone()),
+                scope: newest.scope,
+                runtime: Arc::clone(&newest.runtime),
+            };
+            Some((schema, Arc::new(as_it_was)))
+        });
+        Arc::new(Self {
+            default: self.default.clone(),
+            databases: self.databases.clone(),
+            older: older.collect(),
+            system: Arc::clone(&self.system),
+        })
+    }
+
+    /// A database as the session reads it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn newest(&self, database: &str) -> Result<&DatabaseState, QueryError> {
+        match self.databases.get(database) {
+            Some(schema) => Ok(&schema.state),
+            None => Err(self.missing_database(database)),
+        }
+    }
+
+    fn missing_database(&self, name: &str) -> QueryError {
+        let hint = did_you_mean(name, self.databases.keys().map(String::as_str));
+        let message = format!("there is no database '{name}'{hint}");
+        QueryError::new(QueryErrorKind::NotFound, message)
     }
 
     /// A table with all its rows, for whoever checks a policy.
@@ -104,21 +146,25 @@ impl Namespace {
         if database == INFORMATION_SCHEMA {
             return None;
         }
-        let tables = match self.databases.get(database) {
+        let mut place = format!("database '{database}'");
+        let tables = match (self.databases.get(database), self.older.get(database)) {
             _ if database == SYSTEM_SCHEMA => self.system.table_names(),
-            Some(schema) => schema.table_names(),
-            None => {
-                let hint = did_you_mean(database, self.databases.keys().map(String::as_str));
-                return not_found(format!("there is no database '{database}'{hint}"));
+            (Some(schema), _) => schema.table_names(),
+            (None, Some(older)) => {
+                place = format!(
+                    "database '{}' at version {}",
+                    older.name,
+                    older.state.version()
+                );
+                older.table_names()
             }
+            (None, None) => return Some(self.missing_database(database)),
         };
         if tables.iter().any(|name| name == table) {
             return None;
         }
         let hint = did_you_mean(table, tables.iter().map(String::as_str));
-        not_found(format!(
-            "there is no table '{table}' in database '{database}'{hint}"
-        ))
+        not_found(format!("there is no table '{table}' in {place}{hint}"))
     }
 }
 
@@ -132,7 +178,7 @@ impl CatalogProvider for Namespace {
         if name == SYSTEM_SCHEMA {
             return Some(Arc::clone(&self.system) as Arc<dyn SchemaProvider>);
         }
-        let schema = self.databases.get(name)?;
+        let schema = self.databases.get(name).or_else(|| self.older.get(name))?;
         Some(Arc::clone(schema) as Arc<dyn SchemaProvider>)
     }
 }
@@ -164,30 +210,53 @@ impl CatalogProviderList for Catalogs {
 struct DatabaseSchema {
     name: Arc<str>,
     state: DatabaseState,
+    /// Of a database as it was, what it is now: that says who may see which rows.
+    newest: Option<DatabaseState>,
     scope: DataScope,
     runtime: Arc<QueryRuntime>,
 }
 
 impl DatabaseSchema {
     fn snapshot(&self, table: &Arc<TableState>, scope: DataScope) -> SnapshotTable {
-        SnapshotTable::new(
+        let snapshot = SnapshotTable::new(
             Arc::clone(&self.name),
             self.state.id(),
             Arc::clone(table),
             scope,
             Arc::clone(&self.runtime.scans),
-        )
+        );
+        let version = self.state.version();
+        match &self.newest {
+            Some(newest) if newest.version() > version => snapshot.of_older(version),
+            _ => snapshot,
+        }
+    }
+
+    /// The table whose policy says who sees which rows: a table as it was is shown to nobody who
+    /// may not see it now, whatever it is called and whatever was made in its place.
+    fn guard<'a>(&'a self, table: &'a Arc<TableState>) -> &'a Arc<TableState> {
+        let Some(newest) = &self.newest else {
+            return table;
+        };
+        let same = newest.table_by_id(table.id);
+        let same = same.or_else(|| newest.table(table.name.as_str()));
+        same.unwrap_or(table)
     }
 
     fn provider(&self, name: &str, scope: DataScope) -> Result<Option<Arc<dyn TableProvider>>> {
         if let Some(known) = self.state.external_table(name) {
+            if self.newest.is_some() {
+                return Err(DataFusionError::Plan(format!(
+                    "'{name}' is an external table, and what stands elsewhere has no versions"
+                )));
+            }
             return external::provider(&self.runtime, &known.entity).map(Some);
         }
         let Some(table) = self.state.table(name) else {
             return Ok(None);
         };
         let provider: Arc<dyn TableProvider> = Arc::new(self.snapshot(table, scope));
-        match &table.policies.row_level_security {
+        match &self.guard(table).policies.row_level_security {
             Some(policy) if policy.is_enabled => {
                 identity::secured(&self.runtime.base, name, provider, policy).map(Some)
             }

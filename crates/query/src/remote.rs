@@ -28,7 +28,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::statement::{self, Class};
-use crate::{QueryError, QueryErrorKind, QuerySession, stack};
+use crate::{QueryError, QueryErrorKind, QuerySession};
 
 /// What the function is called.
 const NAME: &str = "at_leader";
@@ -48,17 +48,16 @@ pub trait RemoteNode: fmt::Debug + Send + Sync {
     async fn run(&self, sql: &str) -> Result<RemoteRows, QueryError>;
 }
 
-/// Makes the function callable in a session, for the calls that a statement holds. Their columns
-/// are asked for now: planning itself does not wait.
+/// Makes the function callable in a session, for the [`calls`] that a statement holds. Their
+/// columns are asked for now: planning itself does not wait.
 ///
 /// # Errors
 /// When the leader cannot be asked, or refuses.
 pub(crate) async fn register(
     state: &mut SessionState,
-    statement: &Statement,
+    calls: Vec<String>,
     remote: Option<&Arc<dyn RemoteNode>>,
 ) -> Result<(), QueryError> {
-    let calls = stack::on_large_stack(|| calls(statement))?;
     if calls.is_empty() {
         return Ok(());
     }
@@ -95,7 +94,10 @@ fn check_query(sql: &str) -> Result<(), QueryError> {
 }
 
 /// The queries that a statement sends to the leader.
-fn calls(statement: &Statement) -> Result<Vec<String>, QueryError> {
+///
+/// # Errors
+/// When a call does not hold one as a constant, or there are too many.
+pub(crate) fn calls(statement: &Statement) -> Result<Vec<String>, QueryError> {
     struct Find(Vec<String>);
     impl Visitor for Find {
         type Break = String;

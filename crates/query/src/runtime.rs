@@ -23,8 +23,8 @@ use crate::log::QueryLog;
 use crate::session::{QuerySession, base_state};
 use crate::table::ScanContext;
 use crate::{
-    ClusterView, DataScope, ExtentAccess, QueryError, QueryErrorKind, QueryOptions, RemoteNode,
-    SessionIdentity,
+    ClusterView, DataScope, ExtentAccess, OlderVersions, QueryError, QueryErrorKind, QueryOptions,
+    RemoteNode, SessionIdentity,
 };
 
 /// The name that the store of extents is registered under in DataFusion. Plans carry it.
@@ -72,6 +72,8 @@ pub struct SessionDatabases {
     pub identity: SessionIdentity,
     /// The leader of the default database, when it is followed: what `at_leader` asks.
     pub leader: Option<Arc<dyn RemoteNode>>,
+    /// What `FOR VERSION AS OF` asks; `None`: only the newest versions can be read.
+    pub history: Option<Arc<dyn OlderVersions>>,
 }
 
 impl QueryRuntime {

@@ -1,5 +1,7 @@
 //! One request's view of the databases, and its way from SQL to rows.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Ident, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use futures::executor::block_on;
+use parking_lot::Mutex;
 use slipstream_model::{RowLevelSecurity, StoredFunction};
 
 use crate::admission::Slot;
@@ -28,9 +31,10 @@ use crate::statement::{self, Class};
 use crate::stream::{Again, Execution};
 use crate::system::SystemSchema;
 use crate::table::ResolveScans;
+use crate::travel::{self, Older};
 use crate::{
-    ClusterView, Parameters, QueryError, QueryErrorKind, QueryOptions, QueryRuntime, QueryStream,
-    RemoteNode, SessionDatabases,
+    ClusterView, OlderState, OlderVersions, Parameters, QueryError, QueryErrorKind, QueryOptions,
+    QueryRuntime, QueryStream, RemoteNode, SessionDatabases,
 };
 use crate::{bill, functions, identity, parameters, remote, stack};
 
@@ -75,6 +79,10 @@ pub struct QuerySession {
     state: SessionState,
     pub(crate) names: Arc<Namespace>,
     leader: Option<Arc<dyn RemoteNode>>,
+    history: Option<Arc<dyn OlderVersions>>,
+    default: Option<String>,
+    /// What must live as long as the rows of what was planned: older versions are held.
+    held: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 /// The state that sessions are copied from.
@@ -148,6 +156,7 @@ impl QuerySession {
             databases,
             identity,
             leader,
+            history,
             scope,
             ..
         } = databases;
@@ -159,8 +168,9 @@ impl QuerySession {
             functions::register(&mut state, database);
         }
         state.register_udtf(scope::FUNCTION, Arc::new(Scoped(Arc::clone(&names))));
-        if let Some(default) = default {
-            state.config_mut().options_mut().catalog.default_schema = default;
+        if let Some(default) = &default {
+            let options = state.config_mut().options_mut();
+            options.catalog.default_schema.clone_from(default);
         }
         state.register_catalog_list(Arc::new(Catalogs(Arc::clone(&names))));
         Self {
@@ -168,6 +178,9 @@ impl QuerySession {
             state,
             names,
             leader,
+            history,
+            default,
+            held: Mutex::default(),
         }
     }
 
@@ -176,15 +189,30 @@ impl QuerySession {
     /// # Errors
     /// When it is not SQL; the message says where.
     pub fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
-        let tokens = stack::tokens(sql)?;
+        let (statements, _) = Self::parse_clauses(sql)?;
+        Ok(statements)
+    }
+
+    /// The same, and how many tables are named there as they were at an older version.
+    pub(crate) fn parse_clauses(sql: &str) -> Result<(Vec<Statement>, usize), QueryError> {
+        let (tokens, clauses) = travel::take_clauses(stack::tokens(sql)?)?;
         let statements = DFParserBuilder::new(tokens)
             .with_dialect(&GenericDialect {})
             .with_recursion_limit(NESTING_MAX)
             .build()
             .and_then(|mut parser| parser.parse_statements());
-        statements
-            .map(Vec::from)
-            .map_err(|error| QueryError::syntax(&error))
+        match statements {
+            Ok(statements) => Ok((Vec::from(statements), clauses)),
+            Err(error) if clauses == 0 => Err(QueryError::syntax(&error)),
+            Err(error) => {
+                let error = QueryError::syntax(&error);
+                let message = format!(
+                    "{error}. FOR VERSION AS OF and FOR TIMESTAMP AS OF stand right after the name \
+                     of a table, before its alias"
+                );
+                Err(QueryError::new(error.kind(), message))
+            }
+        }
     }
 
     /// The name of a database or table as SQL means it: folded unless quoted. The first part is
@@ -277,9 +305,15 @@ impl QuerySession {
         Ok(plan)
     }
 
-    async fn logical_plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
+    async fn logical_plan(&self, mut statement: Statement) -> Result<LogicalPlan, QueryError> {
         let mut state = self.state.clone();
-        remote::register(&mut state, &statement, self.leader.as_ref()).await?;
+        let (calls, older) = stack::on_large_stack(|| {
+            let calls = remote::calls(&statement)?;
+            let older = travel::redirect(&mut statement, self.default.as_deref())?;
+            Ok((calls, older))
+        })?;
+        remote::register(&mut state, calls, self.leader.as_ref()).await?;
+        let names = self.names_with(&mut state, older).await?;
         stack::on_large_stack(|| {
             if let Some(name) = statement::qualified_call(&statement) {
                 let message = format!(
@@ -297,10 +331,35 @@ impl QuerySession {
                 let mut missing = references
                     .iter()
                     .filter(|reference| !is_function(reference))
-                    .filter_map(|reference| self.names.explain_missing(reference));
+                    .filter_map(|reference| names.explain_missing(reference));
                 missing.next().unwrap_or_else(|| QueryError::from(error))
             })
         })
+    }
+
+    /// What can be named, with some databases as they were.
+    async fn names_with(
+        &self,
+        state: &mut SessionState,
+        older: BTreeMap<String, Older>,
+    ) -> Result<Arc<Namespace>, QueryError> {
+        if older.is_empty() {
+            return Ok(Arc::clone(&self.names));
+        }
+        let history = self.history.as_ref().ok_or_else(|| {
+            let message = "only the newest version of a database can be read here";
+            QueryError::new(QueryErrorKind::Unsupported, message)
+        })?;
+        let mut states = Vec::with_capacity(older.len());
+        for (schema, Older { database, point }) in older {
+            let newest = self.names.newest(&database)?;
+            let OlderState { state, hold } = history.at(&database, newest, point).await?;
+            self.held.lock().extend(hold);
+            states.push((schema, database, state));
+        }
+        let names = self.names.with_older(states);
+        state.register_catalog_list(Arc::new(Catalogs(Arc::clone(&names))));
+        Ok(names)
     }
 
     /// Checks that the text of a function is one query. Whether its names are there is told when
@@ -371,7 +430,8 @@ impl QuerySession {
                     access: Arc::clone(&runtime.scans.access),
                     again: Again { state, plan },
                 };
-                Ok(execution.start())
+                let held = std::mem::take(&mut *self.held.lock());
+                Ok(execution.start().holding(held))
             }
             Err(error) => {
                 entry.fail(&error);

@@ -39,7 +39,7 @@ pub struct QueryStream {
     schema: SchemaRef,
     source: Source,
     /// What must live as long as rows are read, such as the pins that a lease names.
-    _held: Option<Box<dyn Any + Send>>,
+    held: Vec<Box<dyn Any + Send>>,
 }
 
 enum Source {
@@ -69,17 +69,15 @@ impl QueryStream {
         Self {
             schema,
             source: Source::Ready(batches.into_iter()),
-            _held: None,
+            held: Vec::new(),
         }
     }
 
     /// The same rows, with something that is dropped when they are.
     #[must_use]
-    pub fn holding(self, guard: impl Any + Send) -> Self {
-        Self {
-            _held: Some(Box::new(guard)),
-            ..self
-        }
+    pub fn holding(mut self, guard: impl Any + Send) -> Self {
+        self.held.push(Box::new(guard));
+        self
     }
 
     /// The columns of every batch.
@@ -201,7 +199,7 @@ impl Execution {
         QueryStream {
             schema,
             source: Source::Running(running),
-            _held: None,
+            held: Vec::new(),
         }
     }
 

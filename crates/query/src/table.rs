@@ -31,7 +31,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use slipstream_catalog::TableState;
-use slipstream_model::{DatabaseId, Extent};
+use slipstream_model::{DatabaseId, Extent, Version};
 use vortex::session::VortexSession;
 
 use crate::counters::QueryCounters;
@@ -68,6 +68,8 @@ pub(crate) struct SnapshotTable {
     database: DatabaseId,
     table: Arc<TableState>,
     scope: DataScope,
+    /// Its version, when that is not the newest one.
+    older: Option<Version>,
     /// Whether rows are to come in the order in which they stand in their extents.
     in_order: bool,
     context: Arc<ScanContext>,
@@ -86,8 +88,17 @@ impl SnapshotTable {
             database,
             table,
             scope,
+            older: None,
             in_order: false,
             context,
+        }
+    }
+
+    /// The same table, of a version that is not the newest one.
+    pub(crate) fn of_older(self, version: Version) -> Self {
+        Self {
+            older: Some(version),
+            ..self
         }
     }
 

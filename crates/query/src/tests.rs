@@ -20,4 +20,5 @@ mod ordering;
 mod planning;
 mod pruning;
 mod statements;
+mod travel;
 mod types;

@@ -55,6 +55,11 @@ impl BucketPath {
         Self(format!("databases/{database}/checkpoint/newest"))
     }
 
+    /// What commits took out of a database's tables and is not deleted yet.
+    pub fn garbage_ledger(database: DatabaseId) -> Self {
+        Self(format!("databases/{database}/garbage/ledger"))
+    }
+
     /// An extent file.
     pub fn extent(database: DatabaseId, extent: ExtentId) -> Self {
         Self(format!("databases/{database}/extents/{extent}.parquet"))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use slipstream_model::{BucketId, Clock, DatabaseId, Entropy};
+use slipstream_model::{BucketId, Clock, DatabaseId, Entropy, ExtentId};
 
 use crate::bucket::{FORMAT_VERSION, Identity};
 use crate::{
@@ -200,6 +200,30 @@ impl BucketWriter {
             extent.bytes.clone(),
         )
         .await
+    }
+
+    /// Deletes an extent file. One that is gone already is as good: whoever dies before they have
+    /// noted what they deleted deletes it again.
+    ///
+    /// Nothing here knows who still reads it: only garbage collection asks for this, after it has
+    /// found out.
+    ///
+    /// # Errors
+    /// When the store does not say that it is gone.
+    pub async fn delete_extent(
+        &self,
+        database: DatabaseId,
+        extent: ExtentId,
+    ) -> Result<(), StorageError> {
+        let path = BucketPath::extent(database, extent);
+        match self.store.delete(&self.object_path(&path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StorageError::from_store(
+                "delete",
+                &self.describe(&path),
+                error,
+            )),
+        }
     }
 
     async fn put_with(

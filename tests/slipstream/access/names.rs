@@ -34,7 +34,7 @@ const SQL: [&str; 13] = [
     "SHOW TABLES",
 ];
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     ".show databases",
     ".show databases details",
     ".show databases datastats",
@@ -48,6 +48,7 @@ const COMMANDS: [&str; 17] = [
     ".show schema as json",
     ".show follower databases",
     ".show diagnostics",
+    ".show gc blockers",
     ".show cache",
     ".show capacity",
     ".show cluster",

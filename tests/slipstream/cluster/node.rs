@@ -13,9 +13,10 @@ use super::{Client, PATIENCE, Site, eventually, tail};
 
 /// What a leader does by itself is off, unless a test's own arguments say otherwise: a test's
 /// extents are those that it made.
-const UNTOUCHED: [(&str, &str); 2] = [
+const UNTOUCHED: [(&str, &str); 3] = [
     ("SLIPSTREAM_MERGE_INTERVAL", "0"),
     ("SLIPSTREAM_RETENTION_INTERVAL", "0"),
+    ("SLIPSTREAM_GC_INTERVAL", "0"),
 ];
 
 /// The program under test.

@@ -41,7 +41,7 @@ pub(crate) async fn load_newest(
 }
 
 /// Whether the bucket answered, and what it answered is no checkpoint.
-fn is_lost(error: &CatalogError) -> bool {
+pub(crate) fn is_lost(error: &CatalogError) -> bool {
     match error {
         CatalogError::Corrupt(_) => true,
         CatalogError::Storage(error) => {

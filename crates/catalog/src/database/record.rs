@@ -63,6 +63,30 @@ pub enum DatabaseRecord {
     DropExternalTable,
 }
 
+impl DatabaseRecord {
+    /// What it does, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::CreateTable { .. } => "CreateTable",
+            Self::DropTable => "DropTable",
+            Self::AddColumn(_) => "AddColumn",
+            Self::DropColumn(_) => "DropColumn",
+            Self::AddExtents(_) => "AddExtents",
+            Self::RemoveExtents(_) => "RemoveExtents",
+            Self::PutFunction(_) => "PutFunction",
+            Self::DropFunction => "DropFunction",
+            Self::SetCachingPolicy(_) => "SetCachingPolicy",
+            Self::SetRowLevelSecurity(_) => "SetRowLevelSecurity",
+            Self::SetRetentionPolicy(_) => "SetRetentionPolicy",
+            Self::SetMergePolicy(_) => "SetMergePolicy",
+            Self::AddPrincipals(_) => "AddPrincipals",
+            Self::DropPrincipals(_) => "DropPrincipals",
+            Self::PutExternalTable(_) => "PutExternalTable",
+            Self::DropExternalTable => "DropExternalTable",
+        }
+    }
+}
+
 impl LogRecord for DatabaseRecord {
     fn encode(&self) -> Bytes {
         let kind = match self {

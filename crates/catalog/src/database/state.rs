@@ -70,6 +70,29 @@ impl DatabaseState {
         Self::empty(bucket, id).within(sharing)
     }
 
+    /// The same database before its first commit, with the same filters.
+    pub(crate) fn beginning(&self) -> Self {
+        self.moved_to(Chain::start(self.bucket_id(), self.chain.log_id))
+    }
+
+    /// Whether a subject is one that may be told of: it is not left out.
+    pub(crate) fn tells_of(&self, subject: Uuid) -> bool {
+        self.sharing.is_none() || subject.is_nil() || self.has(subject)
+    }
+
+    fn has(&self, subject: Uuid) -> bool {
+        self.by_id.contains_key(&TableId::new(subject))
+            || self.functions.contains(subject)
+            || self.external_tables.contains(subject)
+    }
+
+    /// Whether another state is of the same database, and leaves out the same.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.id() == other.id()
+            && self.bucket_id() == other.bucket_id()
+            && self.sharing == other.sharing
+    }
+
     /// The same filters at another place in the history, without any entities yet.
     pub(crate) fn moved_to(&self, chain: Chain) -> Self {
         Self {
@@ -574,10 +597,7 @@ impl LogState for DatabaseState {
         if self.sharing.is_none() || subject.is_nil() {
             return Ok(false);
         }
-        let is_held = self.by_id.contains_key(&TableId::new(subject))
-            || self.functions.contains(subject)
-            || self.external_tables.contains(subject);
-        if is_held {
+        if self.has(subject) {
             return Ok(false);
         }
         let first = records.first().map(Record::decode).transpose()?;

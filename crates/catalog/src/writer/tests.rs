@@ -37,6 +37,20 @@ async fn opening_begins_an_epoch_and_closing_ends_it() {
 }
 
 #[tokio::test]
+async fn the_newest_writer_knows_that_it_is_and_no_other_believes_it() {
+    let bucket = bucket().await;
+    let older = open(&bucket, 2).await;
+    older.commit(vec![create_table(1, "t")]).await.expect("ok");
+    assert!(older.is_newest().await);
+    let newer = open(&bucket, 3).await;
+    assert!(!older.is_newest().await);
+    assert!(older.is_fenced());
+    assert!(newer.is_newest().await);
+    newer.close().await;
+    assert!(!newer.is_newest().await, "it has stopped");
+}
+
+#[tokio::test]
 async fn the_older_of_two_writers_is_fenced_and_no_version_is_written_twice() {
     let bucket = bucket().await;
     let older = open(&bucket, 2).await;

@@ -119,6 +119,15 @@ impl Context<'_> {
                 };
                 self.change_extents(change, what_if).await
             }
+            Command::CollectGarbage { database, what_if } => {
+                self.access.check(&database, Permission::Administer)?;
+                if self.engine.follows(&database) {
+                    // The node refuses: only its leader deletes.
+                    return self.commit_to(&database, std::iter::empty()).await;
+                }
+                let collected = self.engine.collect_garbage(&database, what_if).await?;
+                Ok(show::collected(&database, &collected))
+            }
             Command::PutFunction(function) => self.put_function(function).await,
             Command::DropFunctions { names, if_exists } => {
                 let drop = |name: String| {

@@ -3,11 +3,13 @@
 mod databases;
 mod entities;
 mod extents;
+mod garbage;
 mod node;
 mod policies;
 mod principals;
 mod queries;
 mod tables;
+mod versions;
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use crate::{DatabaseDescription, ErrorKind, Permission, ServiceError};
 
 pub(super) use entities::{external_tables, functions};
 pub(super) use extents::{ROWS_MAX, each_extent};
+pub(super) use garbage::collected;
 pub(super) use node::{cache_of, caching_preview};
 pub(super) use policies::follower_databases;
 pub(super) use principals::database_principals;
@@ -32,6 +35,7 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
         Show::Cluster | Show::ClusterDetails => Ok(node::cluster(context)),
         Show::Cache => node::cache(context),
         Show::Diagnostics => node::diagnostics(context),
+        Show::GcBlockers => garbage::blockers(context).await,
         Show::Capacity { resource } => node::capacity(context, resource.as_deref()).await,
         Show::Queries => queries::queries(context, false).await,
         Show::RunningQueries => queries::queries(context, true).await,
@@ -45,6 +49,10 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
         Show::DatabaseSchema { name, as_json } => {
             let name = context.database_or(name.as_deref())?;
             databases::schema(context, name, as_json)
+        }
+        Show::DatabaseVersions { name } => {
+            let name = context.database_or(name.as_deref())?;
+            versions::versions(context, name).await
         }
         Show::Tables { names, details } => tables::tables(context, &names, details),
         Show::Table { name, view } => match view {

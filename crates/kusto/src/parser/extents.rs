@@ -173,6 +173,14 @@ fn trim(c: &mut Cursor<'_>) -> Parsed<ExtentTrim> {
     Ok(ExtentTrim { by, bytes })
 }
 
+/// `.gc database D [with (whatif=true)]`.
+pub(super) fn collect_garbage(c: &mut Cursor<'_>) -> Parsed<Command> {
+    c.word("database")?;
+    let database = c.name("the name of a database")?;
+    let what_if = what_if_property(c)?;
+    Ok(Command::CollectGarbage { database, what_if })
+}
+
 /// `with (whatif = true)`, or nothing.
 fn what_if_property(c: &mut Cursor<'_>) -> Parsed<bool> {
     if !c.word_opt("with") {

@@ -22,6 +22,10 @@ pub(super) fn show(c: &mut Cursor<'_>) -> Parsed<Show> {
     if c.word_opt("diagnostics") {
         return Ok(Show::Diagnostics);
     }
+    if c.word_opt("gc") {
+        c.word("blockers")?;
+        return Ok(Show::GcBlockers);
+    }
     if c.word_opt("capacity") {
         return capacity(c);
     }
@@ -137,7 +141,7 @@ fn database_view(c: &mut Cursor<'_>) -> Option<DatabaseView> {
 /// written in brackets.
 fn is_about_own_database(c: &Cursor<'_>) -> bool {
     VIEWS.iter().any(|(word, _)| c.sees(word))
-        || ["schema", "extents", "principals", "policy"]
+        || ["schema", "extents", "principals", "policy", "versions"]
             .iter()
             .any(|word| c.sees(word))
 }
@@ -154,6 +158,9 @@ fn database(c: &mut Cursor<'_>) -> Parsed<Show> {
     if c.word_opt("schema") {
         let as_json = as_json(c)?;
         return Ok(Show::DatabaseSchema { name, as_json });
+    }
+    if c.word_opt("versions") {
+        return Ok(Show::DatabaseVersions { name });
     }
     if c.word_opt("extents") {
         return extents::shown(c, ExtentScope::Database(name)).map(Show::Extents);

@@ -67,6 +67,24 @@ fn a_database_or_one_table_of_it_is_warmed() {
     assert!(parse(".warm table T").is_err());
 }
 
+#[test]
+fn garbage_is_shown_and_collected() {
+    let collect = |what_if| Command::CollectGarbage {
+        database: "D".to_owned(),
+        what_if,
+    };
+    for (text, expected) in [
+        (".show gc blockers", Command::Show(Show::GcBlockers)),
+        (".gc database D", collect(false)),
+        (".gc database D with (whatif=true);", collect(true)),
+        (".gc database D with (whatif=false)", collect(false)),
+    ] {
+        assert_eq!(parse(text).expect("a command"), expected, "{text}");
+    }
+    assert!(parse(".gc table T").is_err());
+    assert!(parse(".show gc").is_err());
+}
+
 fn hot(entities: Vec<EntityName>, days: u32) -> Command {
     follower(OverrideChange::SetCaching {
         entities,
@@ -243,6 +261,16 @@ fn show_commands() -> Vec<(&'static str, Show)> {
                 name: None,
                 as_json: false,
             },
+        ),
+        (
+            ".show database D versions",
+            Show::DatabaseVersions {
+                name: Some("D".into()),
+            },
+        ),
+        (
+            ".show database versions",
+            Show::DatabaseVersions { name: None },
         ),
         (
             ".show database D principals",

@@ -15,6 +15,8 @@ use super::reader::OpenedExtent;
 pub(crate) enum FaultKind {
     /// The extent is missing, cut short, or its bytes were changed.
     Damaged,
+    /// The extent is missing, and only an older version has it.
+    NotKept,
     /// The store did not answer as it should; the extent may be whole.
     Unreadable,
 }
@@ -33,6 +35,17 @@ impl ExtentFault {
             kind: FaultKind::Damaged,
             extent: extent.clone(),
             reason: reason.into(),
+        }
+    }
+
+    fn missing(extent: &OpenedExtent) -> Self {
+        let kind = match extent.older {
+            Some(_) => FaultKind::NotKept,
+            None => FaultKind::Damaged,
+        };
+        Self {
+            kind,
+            ..Self::damaged(extent, NOT_THERE)
         }
     }
 
@@ -56,14 +69,14 @@ impl ExtentFault {
         failure: ReadFailure,
     ) -> Self {
         if failure.is_not_found {
-            return Self::damaged(extent, NOT_THERE);
+            return Self::missing(extent);
         }
         match store.head(&extent.location).await {
             Ok(found) if found.size != extent.size_bytes => {
                 Self::damaged(extent, wrong_size(found.size, extent.size_bytes))
             }
             Ok(_) if !failure.is_from_store => Self::damaged(extent, failure.message),
-            Err(object_store::Error::NotFound { .. }) => Self::damaged(extent, NOT_THERE),
+            Err(object_store::Error::NotFound { .. }) => Self::missing(extent),
             _ => Self::unreadable(extent, failure.message),
         }
     }
@@ -108,11 +121,21 @@ pub(crate) fn wrong_size(found: u64, expected: u64) -> String {
 
 impl fmt::Display for ExtentFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.kind {
-            FaultKind::Damaged => "is damaged",
-            FaultKind::Unreadable => "cannot be read now",
-        };
-        write!(f, "{} {state}: {}", self.extent, self.reason)
+        let Self {
+            kind,
+            extent,
+            reason,
+        } = self;
+        match (kind, &extent.older) {
+            (FaultKind::NotKept, Some(version)) => write!(
+                f,
+                "version {version} is no longer kept as a whole: {extent} is not there any more"
+            ),
+            (FaultKind::Damaged | FaultKind::NotKept, _) => {
+                write!(f, "{extent} is damaged: {reason}")
+            }
+            (FaultKind::Unreadable, _) => write!(f, "{extent} cannot be read now: {reason}"),
+        }
     }
 }
 
@@ -144,7 +167,7 @@ pub(crate) async fn check_extents(
                 return Some(ExtentFault::damaged(extent, reason));
             }
             Err(object_store::Error::NotFound { .. }) => {
-                return Some(ExtentFault::damaged(extent, NOT_THERE));
+                return Some(ExtentFault::missing(extent));
             }
             Err(error) => {
                 tracing::debug!(%extent, %error, "could not check an extent");

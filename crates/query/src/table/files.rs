@@ -9,7 +9,7 @@ use datafusion::datasource::physical_plan::FileGroup;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use slipstream_catalog::ExtentBlock;
-use slipstream_model::{Extent, TableSchema};
+use slipstream_model::{Extent, TableSchema, Version};
 
 use super::prune::Selected;
 use super::statistics;
@@ -22,12 +22,13 @@ const STATISTICS_MAX: usize = 200_000;
 /// What a part of an extent has at least: about a row group.
 const PART_BYTES_MIN: u64 = 8 << 20;
 
-/// The selected extents as files, in the order of the selection.
+/// The selected extents as files, in the order of the selection. Those of an older version say so.
 pub(crate) fn files(
     schema: &TableSchema,
     selection: &[Selected],
     wanted: &[bool],
     table: &TableReference,
+    older: Option<Version>,
     path: impl Fn(&Extent) -> Path,
 ) -> Vec<PartitionedFile> {
     let count: usize = selection.iter().map(|selected| selected.slots.len()).sum();
@@ -36,6 +37,7 @@ pub(crate) fn files(
     for selected in selection {
         for slot in &selected.slots {
             let mut file = file(&selected.block.extent(*slot), &path, table);
+            file.object_meta.version = older.map(|version| version.to_string());
             if with_statistics {
                 file.statistics = Some(extent_statistics(schema, &selected.block, *slot, wanted));
             }

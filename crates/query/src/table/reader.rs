@@ -41,6 +41,8 @@ pub(crate) struct OpenedExtent {
     pub(crate) size_bytes: u64,
     /// Its SHA-256 as text, by the catalog.
     pub(crate) sha256: String,
+    /// The version that is read, when that is not the newest one.
+    pub(crate) older: Option<String>,
 }
 
 impl fmt::Display for OpenedExtent {
@@ -84,6 +86,7 @@ pub(super) fn opened_extent(file: &PartitionedFile) -> OpenedExtent {
         location: meta.location.clone(),
         size_bytes: meta.size,
         sha256: meta.e_tag.clone().unwrap_or_default(),
+        older: meta.version.clone(),
     }
 }
 

@@ -161,13 +161,14 @@ impl DeferredScan {
             database_name,
             database,
             table,
+            older,
             context,
             ..
         } = &self.table;
         let wanted = self.wanted();
         let name = TableReference::partial(Arc::clone(database_name), table.name.as_str());
         let path = |extent: &slipstream_model::Extent| context.access.path(*database, extent.id);
-        let mut files = files::files(&table.schema, &selection, &wanted, &name, path);
+        let mut files = files::files(&table.schema, &selection, &wanted, &name, *older, path);
         let ordering = wish
             .is_any()
             .then(|| order::find(&table.schema, &selection, &wanted))

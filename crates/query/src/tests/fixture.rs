@@ -17,9 +17,9 @@ use slipstream_model::{
 use slipstream_storage::{BucketPath, BucketWriter, ExtentEncoder, RequestCounts};
 
 use crate::{
-    ClusterView, DataScope, DatabaseRow, FollowerRow, LeaseRow, Parameters, QueryError, QueryInfo,
-    QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases, SessionIdentity,
-    Statement, StoredExtents,
+    ClusterView, DataScope, DatabaseRow, FollowerRow, LeaseRow, OlderVersions, Parameters,
+    QueryError, QueryInfo, QueryOptions, QueryRuntime, QuerySession, QueryStream, SessionDatabases,
+    SessionIdentity, Statement, StoredExtents,
 };
 
 /// The name of the database that sessions look names up in.
@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) state: DatabaseState,
     /// The scope of its sessions.
     pub(super) scope: DataScope,
+    /// What tells its sessions of older versions.
+    pub(super) history: Option<Arc<dyn OlderVersions>>,
     entropy: Entropy,
 }
 
@@ -73,6 +75,7 @@ impl World {
             runtime,
             state,
             scope: DataScope::All,
+            history: None,
             entropy,
         }
     }
@@ -163,6 +166,7 @@ impl World {
         let databases = SessionDatabases {
             metadata_only: Default::default(),
             leader: None,
+            history: self.history.clone(),
             scope: self.scope,
             default: default.map(str::to_owned),
             databases,

@@ -18,6 +18,20 @@ fn commit_path() -> BucketPath {
     BucketPath::database_commit(DatabaseId::default(), Version::FIRST)
 }
 
+#[tokio::test]
+async fn an_extent_that_is_gone_already_is_as_good_as_deleted() {
+    let bucket = BucketWriter::memory(clock(), Entropy::from_seed(1)).await;
+    let (database, extent) = (DatabaseId::default(), ExtentId::default());
+    let path = BucketPath::extent(database, extent);
+    let bytes = Bytes::from_static(b"rows");
+    bucket.put(&path, bytes).await.expect("taken");
+    for _ in 0..2 {
+        let deleted = bucket.delete_extent(database, extent).await;
+        deleted.expect("it is gone");
+        assert_eq!(bucket.try_get(&path).await.expect("answered"), None);
+    }
+}
+
 /// A store that answers one create wrongly: after doing it, or instead of doing it.
 #[derive(Debug)]
 struct LyingStore {

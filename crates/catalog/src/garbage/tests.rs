@@ -1,0 +1,180 @@
+use slipstream_model::TableName;
+
+use super::*;
+use crate::testing::*;
+use crate::{DatabaseOp, DatabaseWriter};
+
+fn reader(bucket: &BucketWriter) -> DatabaseReader {
+    DatabaseReader::new(bucket.reader().clone(), DATABASE)
+}
+
+/// The ledger that the bucket has, after it has read on to what the writer has.
+async fn load(bucket: &BucketWriter, writer: &DatabaseWriter) -> GarbageLedger {
+    let mut ledger = GarbageLedger::load(bucket.reader(), DATABASE)
+        .await
+        .expect("answered");
+    let newest = writer.state();
+    ledger
+        .follow(&reader(bucket), &newest)
+        .await
+        .expect("the log leads there");
+    assert_eq!(ledger.state().digest(), newest.digest());
+    ledger
+}
+
+/// Version, table, and what left it.
+fn told(ledger: &GarbageLedger) -> Vec<(u64, &str, Vec<ExtentId>)> {
+    let removals = ledger.removals().iter();
+    removals
+        .map(|removal| {
+            let ids = removal.extents.iter().map(|extent| extent.id);
+            (removal.version.get(), removal.table.as_str(), ids.collect())
+        })
+        .collect()
+}
+
+fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<ExtentId> {
+    numbers.into_iter().map(extent_id).collect()
+}
+
+fn drop_table(name: &str) -> DatabaseOp {
+    DatabaseOp::DropTable {
+        name: TableName::new(name).expect("a name"),
+        if_exists: false,
+    }
+}
+
+async fn commit(writer: &DatabaseWriter, ops: Vec<DatabaseOp>) -> u64 {
+    let committed = writer.commit(ops).await.expect("allowed");
+    committed.version.get()
+}
+
+#[tokio::test]
+async fn whatever_leaves_a_table_is_told_by_version_table_and_size() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    let filled = vec![
+        create_table(1, "t"),
+        create_table(2, "u"),
+        add_extents(1, 0..1_100),
+    ];
+    commit(&writer, filled).await;
+    let removed = commit(&writer, vec![remove_extents(1, [3, 1_050])]).await;
+    let moved = DatabaseOp::MoveExtents {
+        from: table_id(1),
+        to: table_id(2),
+        extents: ids([7]),
+    };
+    let moved = commit(&writer, vec![moved]).await;
+    let dropped = commit(&writer, vec![drop_table("t")]).await;
+
+    let ledger = load(&bucket, &writer).await;
+    let left = (0..1_100).filter(|number| ![3, 7, 1_050].contains(number));
+    let expected = [
+        (removed, "t", ids([3, 1_050])),
+        (moved, "t", ids([7])),
+        (dropped, "t", ids(left)),
+    ];
+    let mut found = told(&ledger);
+    found.iter_mut().for_each(|(.., ids)| ids.sort_unstable());
+    assert_eq!(found, expected);
+    let sizes = ledger.removals()[0].extents.iter();
+    assert_eq!(
+        sizes.map(|extent| extent.size_bytes).collect::<Vec<_>>(),
+        [1_003, 2_050]
+    );
+    writer.close().await;
+}
+
+#[tokio::test]
+async fn what_one_commit_adds_and_takes_is_told_too() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    let passing = vec![
+        create_table(1, "t"),
+        add_extents(1, [1, 2]),
+        remove_extents(1, [1]),
+        drop_table("t"),
+    ];
+    let version = commit(&writer, passing).await;
+    let ledger = load(&bucket, &writer).await;
+    assert_eq!(told(&ledger), [(version, "t", ids([1, 2]))]);
+    writer.close().await;
+}
+
+#[tokio::test]
+async fn a_stored_ledger_is_read_on_from_and_a_lost_one_costs_nothing_but_time() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    commit(&writer, vec![create_table(1, "t"), add_extents(1, 0..5)]).await;
+    let first = commit(&writer, vec![remove_extents(1, [0, 1])]).await;
+    let mut ledger = load(&bucket, &writer).await;
+    ledger.settle(Version::new(first), |id| id == extent_id(0));
+    ledger.store(&bucket).await.expect("taken");
+    assert_eq!(ledger.stored(), writer.state().version());
+    let second = commit(&writer, vec![remove_extents(1, [2])]).await;
+
+    let read = GarbageLedger::load(bucket.reader(), DATABASE)
+        .await
+        .expect("answered");
+    assert_eq!(read.stored(), Version::new(first));
+    let ledger = load(&bucket, &writer).await;
+    let expected = [(first, "t", ids([1])), (second, "t", ids([2]))];
+    assert_eq!(told(&ledger), expected);
+
+    let path = BucketPath::garbage_ledger(DATABASE);
+    bucket
+        .put(&path, Bytes::from_static(b"something else"))
+        .await
+        .expect("taken");
+    let ledger = load(&bucket, &writer).await;
+    let expected = [(first, "t", ids([0, 1])), (second, "t", ids([2]))];
+    assert_eq!(told(&ledger), expected);
+    writer.close().await;
+}
+
+#[tokio::test]
+async fn a_ledger_of_another_history_is_not_believed() {
+    let (bucket, other) = (bucket().await, bucket().await);
+    let mut ledgers = Vec::new();
+    for (bucket, name, seed) in [(&bucket, "t", 2), (&other, "u", 3)] {
+        let writer = open(bucket, seed).await;
+        commit(&writer, vec![create_table(1, name), add_extents(1, [1])]).await;
+        commit(&writer, vec![remove_extents(1, [1])]).await;
+        let mut ledger = load(bucket, &writer).await;
+        ledger.store(bucket).await.expect("taken");
+        let path = BucketPath::garbage_ledger(DATABASE);
+        ledgers.push(bucket.get(&path).await.expect("there"));
+        writer.close().await;
+    }
+    let path = BucketPath::garbage_ledger(DATABASE);
+    bucket.put(&path, ledgers.remove(1)).await.expect("taken");
+    let found = GarbageLedger::load(bucket.reader(), DATABASE)
+        .await
+        .expect("answered");
+    assert_eq!(found.stored(), Version::ZERO);
+    assert!(found.removals().is_empty());
+}
+
+#[tokio::test]
+async fn only_removals_up_to_a_version_are_settled() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    commit(&writer, vec![create_table(1, "t"), add_extents(1, 0..4)]).await;
+    let first = commit(&writer, vec![remove_extents(1, [0, 1])]).await;
+    let second = commit(&writer, vec![remove_extents(1, [2])]).await;
+    let mut ledger = load(&bucket, &writer).await;
+    ledger.settle(Version::new(first), |_| true);
+    assert_eq!(told(&ledger), [(second, "t", ids([2]))]);
+    writer.close().await;
+}
+
+#[test]
+fn a_removal_with_too_few_sizes_is_refused() {
+    let message = proto::Removal {
+        extent_ids: Bytes::from_static(&[0; 32]),
+        size_bytes: vec![1],
+        ..proto::Removal::default()
+    };
+    assert!(removal_from_proto(message).is_err());
+}
