@@ -57,6 +57,15 @@ pub enum CheckedFileError {
     },
 }
 
+impl CheckedFileError {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Damaged { path, .. } | Self::Disk { path, .. } => path,
+        }
+    }
+}
+
 /// A file that is open and was whole when it was opened.
 #[derive(Debug)]
 pub struct CheckedFile {

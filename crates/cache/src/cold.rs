@@ -251,7 +251,7 @@ impl ColdCache {
             for request in requests(&merge(own)) {
                 origin.requests += 1;
                 origin.bucket_bytes += request.end - request.start;
-                let flight = self.flight(object, request.clone());
+                let flight = self.flight(object, extent, request.clone());
                 for number in request.start / BLOCK_BYTES..=(request.end - 1) / BLOCK_BYTES {
                     in_flight.insert(BlockKey { extent, number }, flight.clone());
                 }
@@ -268,19 +268,19 @@ impl ColdCache {
         Ok(())
     }
 
-    fn flight(&self, object: &Object<'_>, request: Range<u64>) -> Flight {
+    fn flight(&self, object: &Object<'_>, extent: u128, request: Range<u64>) -> Flight {
         let (store, location) = (Arc::clone(object.store), object.location.clone());
-        let extent = self.key_of(object.extent);
         let (cache, in_flight) = (self.blocks.clone(), Arc::clone(&self.in_flight));
         let first = request.start / BLOCK_BYTES;
-        let landing = Landing {
-            in_flight,
-            keys: (first..=(request.end - 1) / BLOCK_BYTES)
-                .map(|number| BlockKey { extent, number })
-                .collect(),
-        };
         let fetch = async move {
-            let _landing = landing;
+            // Made here: a task that is dropped before it runs must not take the lock that is held
+            // while it is started.
+            let _landing = Landing {
+                in_flight,
+                keys: (first..=(request.end - 1) / BLOCK_BYTES)
+                    .map(|number| BlockKey { extent, number })
+                    .collect(),
+            };
             let options = object_store::GetOptions {
                 range: Some(request.clone().into()),
                 ..Default::default()

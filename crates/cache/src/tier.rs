@@ -189,7 +189,7 @@ impl HotTier {
         }
         metrics::counter!("slipstream_cache_damaged_total").increment(1);
         tracing::warn!(%extent, %error, "an extent in the cache cannot be read, and is forgotten");
-        self.forget(extent);
+        self.forget(extent, error.path());
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -284,10 +284,15 @@ impl HotTier {
         }
     }
 
-    /// Forgets an extent that cannot be read. Its file goes if it can.
-    fn forget(&self, extent: ExtentId) {
-        if let Some(kept) = self.kept.write().remove(&extent) {
-            let _ = std::fs::remove_file(self.path(extent, kept.form));
+    /// Forgets an extent whose file cannot be read, unless another file has taken its place since.
+    fn forget(&self, extent: ExtentId, path: &Path) {
+        let mut kept = self.kept.write();
+        let form = kept.get(&extent).map(|kept| kept.form);
+        if form.is_some_and(|form| self.path(extent, form) == path) {
+            kept.remove(&extent);
+            drop(kept);
+            // It goes if it can.
+            let _ = std::fs::remove_file(path);
         }
     }
 

@@ -91,6 +91,26 @@ impl LeaderEngine {
         request: &SqlRequest,
         databases: BTreeMap<String, DatabaseState>,
     ) -> QuerySession {
+        let history = Arc::clone(&self.history) as Arc<dyn OlderVersions>;
+        self.session_with(request, databases, Some(history))
+    }
+
+    /// A session over states that are not committed yet. They have no versions: a state that is
+    /// changed still says the version that it was made from.
+    pub(crate) fn session_of_changes(
+        &self,
+        request: &SqlRequest,
+        databases: BTreeMap<String, DatabaseState>,
+    ) -> QuerySession {
+        self.session_with(request, databases, None)
+    }
+
+    fn session_with(
+        &self,
+        request: &SqlRequest,
+        databases: BTreeMap<String, DatabaseState>,
+        history: Option<Arc<dyn OlderVersions>>,
+    ) -> QuerySession {
         let access = &request.access;
         let default = request.database.clone();
         // A database that this cluster owns is at its leader already.
@@ -99,7 +119,7 @@ impl LeaderEngine {
             .then(|| self.registry.leader_of(request))
             .flatten();
         let mut session = access.session(&self.identity, default, leader, request.scope, databases);
-        session.history = Some(Arc::clone(&self.history) as Arc<dyn OlderVersions>);
+        session.history = history;
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(session, access.view(Arc::new(view)))
     }

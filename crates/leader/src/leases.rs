@@ -52,7 +52,18 @@ pub struct TooManyLeases;
 pub struct LeaseTable {
     clock: Arc<dyn Clock>,
     ttl: Duration,
-    leases: Mutex<HashMap<(DatabaseId, Uuid), Lease>>,
+    leases: Mutex<HashMap<Key, Held>>,
+}
+
+/// One node may follow a database by several configurations, and names its node itself: nobody's
+/// lease takes the place of another's.
+type Key = (DatabaseId, String, String, Uuid);
+
+/// A lease, and when it ends by a clock that nobody sets.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    until: Duration,
 }
 
 impl LeaseTable {
@@ -75,40 +86,42 @@ impl LeaseTable {
     /// # Errors
     /// When there are too many.
     pub fn renew(&self, lease: Lease) -> Result<(), TooManyLeases> {
-        let now = self.clock.now();
+        let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
         let mut leases = self.leases.lock();
-        leases.retain(|_, lease| lease.expires_at > now);
-        let key = (lease.database, lease.node);
+        leases.retain(|_, held| held.until > elapsed);
+        let key = (
+            lease.database,
+            lease.follower_cluster.clone(),
+            lease.configuration.clone(),
+            lease.node,
+        );
         if leases.len() >= LEASES_MAX && !leases.contains_key(&key) {
             return Err(TooManyLeases);
         }
-        leases.insert(
-            key,
-            Lease {
-                renewed_at: now,
-                expires_at: now.plus(self.ttl),
-                ..lease
-            },
-        );
+        let lease = Lease {
+            renewed_at: now,
+            expires_at: now.plus(self.ttl),
+            ..lease
+        };
+        let until = elapsed + self.ttl;
+        leases.insert(key, Held { lease, until });
         Ok(())
     }
 
     /// Ends the leases of a configuration that was detached.
     pub fn release(&self, follower_cluster: &str, configuration: &str) {
-        self.leases.lock().retain(|_, lease| {
+        self.leases.lock().retain(|_, held| {
+            let lease = &held.lease;
             lease.follower_cluster != follower_cluster || lease.configuration != configuration
         });
     }
 
     /// The leases that live now, in a stable order.
     pub fn live(&self) -> Vec<Lease> {
-        let now = self.clock.now();
+        let elapsed = self.clock.elapsed();
         let leases = self.leases.lock();
-        let mut live: Vec<_> = leases
-            .values()
-            .filter(|lease| lease.expires_at > now)
-            .cloned()
-            .collect();
+        let live = leases.values().filter(|held| held.until > elapsed);
+        let mut live: Vec<_> = live.map(|held| held.lease.clone()).collect();
         live.sort_by(|a, b| {
             let key = |lease: &Lease| {
                 (
@@ -154,6 +167,24 @@ mod tests {
         let live = table.live();
         assert_eq!(live.len(), 1);
         assert_eq!(live[0].lowest_version, Version::new(6));
+    }
+
+    #[test]
+    fn no_lease_takes_the_place_of_another_configurations_or_clusters() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(clock, LEASE_TTL);
+        table.renew(lease(1, 5)).expect("room");
+        let others = [("f", "d"), ("g", "c")];
+        for (cluster, configuration) in others {
+            let other = Lease {
+                follower_cluster: cluster.into(),
+                configuration: configuration.into(),
+                ..lease(1, 100)
+            };
+            table.renew(other).expect("room");
+        }
+        let versions = table.live().into_iter().map(|lease| lease.lowest_version);
+        assert_eq!(versions.min(), Some(Version::new(5)));
     }
 
     #[test]

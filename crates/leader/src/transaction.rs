@@ -497,7 +497,11 @@ impl<'a> Transaction<'a> {
         if let Some((name, state)) = &self.database {
             databases.insert(name.clone(), state.clone());
         }
-        self.engine.session(self.request, databases)
+        if self.ops.is_empty() {
+            self.engine.session(self.request, databases)
+        } else {
+            self.engine.session_of_changes(self.request, databases)
+        }
     }
 
     /// The state of the transaction's database, by the name a statement gives it. The first

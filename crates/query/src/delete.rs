@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::TableReference;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
@@ -134,7 +134,9 @@ impl QuerySession {
         };
         let both = [delete.predicate.clone(), shown];
         let condition = conjunction(both.into_iter().flatten());
-        if condition.as_ref().is_some_and(Expr::is_volatile) {
+        if let Some(condition) = &condition
+            && is_volatile(condition)?
+        {
             let message = "the condition of a DELETE is asked more than once, and this one may \
                            answer something else each time";
             return Err(QueryError::new(QueryErrorKind::Unsupported, message));
@@ -261,6 +263,30 @@ impl Deletion {
         };
         Err(explain(failure, &self.entry, self.access.as_ref(), &self.deadline).await)
     }
+}
+
+/// Whether a condition may answer something else the next time, in its subqueries too: which rows a
+/// limit lets through is nowhere said.
+fn is_volatile(condition: &Expr) -> Result<bool, QueryError> {
+    let found = condition.exists(|part| {
+        let subquery = match part {
+            Expr::Exists(exists) => &exists.subquery,
+            Expr::InSubquery(list) => &list.subquery,
+            Expr::SetComparison(comparison) => &comparison.subquery,
+            Expr::ScalarSubquery(subquery) => subquery,
+            part => return Ok(part.is_volatile_node()),
+        };
+        let mut is_found = false;
+        subquery.subquery.apply_with_subqueries(|plan| {
+            is_found |= matches!(plan, LogicalPlan::Limit(_));
+            plan.apply_expressions(|expression| {
+                is_found |= expression.is_volatile();
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(is_found)
+    });
+    Ok(found?)
 }
 
 /// Whether a condition asks other tables.

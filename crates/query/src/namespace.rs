@@ -232,15 +232,18 @@ impl DatabaseSchema {
         }
     }
 
-    /// The table whose policy says who sees which rows: a table as it was is shown to nobody who
-    /// may not see it now, whatever it is called and whatever was made in its place.
-    fn guard<'a>(&'a self, table: &'a Arc<TableState>) -> &'a Arc<TableState> {
+    /// The tables whose policies say who sees which rows. A table as it was is shown to nobody who may
+    /// not see it now; one that is gone by its own policy and by that of what was made in its place.
+    fn guards<'a>(&'a self, table: &'a Arc<TableState>) -> Vec<&'a Arc<TableState>> {
         let Some(newest) = &self.newest else {
-            return table;
+            return vec![table];
         };
-        let same = newest.table_by_id(table.id);
-        let same = same.or_else(|| newest.table(table.name.as_str()));
-        same.unwrap_or(table)
+        match newest.table_by_id(table.id) {
+            Some(same) => vec![same],
+            None => std::iter::once(table)
+                .chain(newest.table(table.name.as_str()))
+                .collect(),
+        }
     }
 
     fn provider(&self, name: &str, scope: DataScope) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -255,13 +258,15 @@ impl DatabaseSchema {
         let Some(table) = self.state.table(name) else {
             return Ok(None);
         };
-        let provider: Arc<dyn TableProvider> = Arc::new(self.snapshot(table, scope));
-        match &self.guard(table).policies.row_level_security {
-            Some(policy) if policy.is_enabled => {
-                identity::secured(&self.runtime.base, name, provider, policy).map(Some)
+        let mut provider: Arc<dyn TableProvider> = Arc::new(self.snapshot(table, scope));
+        for guard in self.guards(table) {
+            if let Some(policy) = &guard.policies.row_level_security
+                && policy.is_enabled
+            {
+                provider = identity::secured(&self.runtime.base, name, provider, policy)?;
             }
-            _ => Ok(Some(provider)),
         }
+        Ok(Some(provider))
     }
 }
 

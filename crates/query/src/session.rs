@@ -30,7 +30,7 @@ use crate::scope::{self, Scoped};
 use crate::statement::{self, Class};
 use crate::stream::{Again, Execution};
 use crate::system::SystemSchema;
-use crate::table::ResolveScans;
+use crate::table::{ResolveScans, ShowLimits};
 use crate::travel::{self, Older};
 use crate::{
     ClusterView, OlderState, OlderVersions, Parameters, QueryError, QueryErrorKind, QueryOptions,
@@ -120,6 +120,11 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
         .position(|rule| rule.name() == "aggregate_statistics");
     let first = first.map_or(0, |position| position + 1);
     optimizer.rules.insert(first, Arc::new(ResolveScans));
+    let mut rules = optimizer.rules.iter();
+    let last = rules.rposition(|rule| rule.name().starts_with("FilterPushdown"));
+    if let Some(last) = last {
+        optimizer.rules.insert(last, Arc::new(ShowLimits));
+    }
 
     // Neither file formats nor table factories: nothing outside the catalog can be named.
     SessionStateBuilder::new()

@@ -6,6 +6,7 @@
 
 mod fault;
 mod files;
+mod limited;
 mod live_filter;
 mod local_filter;
 mod order;
@@ -38,6 +39,7 @@ use crate::counters::QueryCounters;
 use crate::{DataScope, ExtentAccess};
 
 pub(crate) use fault::{ExtentFault, FaultKind, check_extents};
+pub(crate) use limited::ShowLimits;
 pub(crate) use reader::OpenedExtent;
 pub(crate) use scan::ResolveScans;
 

@@ -205,7 +205,7 @@ where
             return;
         };
         let torn = rows_of_next_key(last, next);
-        if torn as u64 * SHARE_LEFT_MAX <= self.rows_in_extent {
+        if torn > 0 && torn as u64 * SHARE_LEFT_MAX <= self.rows_in_extent {
             let kept = last.num_rows() - torn;
             self.waiting.push_front(last.slice(kept, torn));
             *last = last.slice(0, kept);

@@ -26,7 +26,7 @@ pub(super) async fn run(cluster: Arc<Cluster>, interval: Duration) {
 async fn remove(cluster: &Cluster, database: &DatabaseName, writer: &DatabaseWriter) {
     for _ in 0..ATTEMPTS_MAX {
         let state = writer.state();
-        let over = Over::find(&state, cluster.clock().now());
+        let over = Over::find(&state, cluster.careful_now());
         if over.ops.is_empty() {
             return;
         }

@@ -17,7 +17,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CaseExpr, DynamicFilterPhysicalExpr, InListExpr, Literal,
+    BinaryExpr, CaseExpr, Column, DynamicFilterPhysicalExpr, InListExpr, Literal,
 };
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::scalar::ScalarValue;
@@ -27,7 +27,7 @@ use vortex::arrow::ArrowSessionExt;
 use vortex::buffer::BitBuffer;
 use vortex::dtype::{DType, Nullability};
 use vortex::error::{VortexResult, vortex_err};
-use vortex::expr::{Expression, and, get_item, or_collect, root};
+use vortex::expr::{Expression, and, get_item, lit, or_collect, root};
 use vortex::scalar_fn::{
     Arity, ChildName, ExecutionArgs, ScalarFnId, ScalarFnVTable, ScalarFnVTableExt,
 };
@@ -52,6 +52,11 @@ pub(super) fn convert(
     let Some(dynamic) = filter.downcast_ref::<DynamicFilterPhysicalExpr>() else {
         return Ok(None);
     };
+    // What is computed from columns may fail for rows that the query's own filter, or a policy, leaves
+    // out before it is asked.
+    if !dynamic.children().iter().all(|child| child.is::<Column>()) {
+        return Ok(Some(lit(true)));
+    }
     if let Some(keys) = keys(&dynamic.current()?, fixed)? {
         return Ok(Some(keys));
     }
@@ -155,8 +160,11 @@ impl State {
         let schema = Arc::clone(&self.schema);
         let batch = RecordBatch::try_new_with_options(schema, columns, &options)
             .map_err(|error| vortex_err!("{error}"))?;
-        let found = self.filter.evaluate(&batch);
-        match found.map_err(|error| vortex_err!("{error}"))? {
+        let Ok(found) = self.filter.evaluate(&batch) else {
+            // It is only a help.
+            return Ok(ConstantArray::new(true, rows).into_array());
+        };
+        match found {
             ColumnarValue::Scalar(value) => {
                 let keeps = matches!(value, ScalarValue::Boolean(Some(true)));
                 Ok(ConstantArray::new(keeps, rows).into_array())

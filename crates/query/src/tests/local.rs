@@ -231,6 +231,15 @@ const QUERIES: &[&str] = &[
      WHERE f.month IN (12, 20012, 40012) GROUP BY f.carrier ORDER BY 1",
     "SELECT month, carrier FROM flights WHERE carrier <> 'C1' ORDER BY carrier DESC, month LIMIT 7",
     "SELECT max(month), min(month) FROM flights WHERE carrier = 'C3'",
+    // What is left of the first rows, not the first rows of what is left.
+    "SELECT count(*), sum(a.month) FROM (SELECT month FROM flights ORDER BY month LIMIT 10) a \
+     JOIN (SELECT month FROM flights WHERE month IN (3, 30000)) d ON a.month = d.month",
+    "SELECT count(*), min(a.month) FROM (SELECT month FROM flights WHERE month < 9000 \
+     ORDER BY month LIMIT 10) a JOIN (SELECT month FROM flights WHERE month IN (3, 8000)) d \
+     ON a.month = d.month",
+    // What is computed for a join fails for none of the rows that the query leaves out.
+    "SELECT count(*) FROM flights f JOIN carriers c ON CAST(substr(f.carrier, 2) AS INT) = length(c.code) - 1 \
+     WHERE f.carrier LIKE 'C_'",
     "SELECT month, count(*) FROM flights GROUP BY month HAVING count(*) > 1 OR month = 30000",
 ];
 

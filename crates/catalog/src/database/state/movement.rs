@@ -73,7 +73,9 @@ impl TableState {
         let mut held = self.schema.dropped().iter();
         let revived = held.find(|column| {
             let mut dropped = to.schema.dropped().iter();
-            extent.column(column.id).is_some()
+            let name = column.field.name();
+            // What an extent holds is forgotten with its second move, but never what its table lost.
+            (extent.column(column.id).is_some() || to.schema.column(name).is_some())
                 && !dropped.any(|other| other.field.name() == column.field.name())
         });
         let Some(column) = revived else {
