@@ -6,14 +6,15 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type};
-use arrow_flight::FlightInfo;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     CommandGetDbSchemas, CommandGetTables, CommandStatementIngest, SqlInfo, TableDefinitionOptions,
     TableExistsOption, TableNotExistOption,
 };
+use arrow_flight::{FlightData, FlightInfo};
 use futures::TryStreamExt;
 use serde_json::Value;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{Node, Site, Store};
@@ -71,8 +72,8 @@ async fn fetch(flight: &mut Flight, info: FlightInfo) -> Result<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// What the first message of an answer says about the state that the rows come from.
-async fn freshness(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
+/// The messages of an answer, as they come.
+async fn messages(flight: &mut Flight, info: &FlightInfo) -> Result<Streaming<FlightData>> {
     let endpoint = info.endpoint.first().context("an endpoint")?;
     let ticket = endpoint
         .ticket
@@ -80,21 +81,19 @@ async fn freshness(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
         .context("an endpoint has a ticket")?;
     let mut request = tonic::Request::new(ticket);
     request.metadata_mut().insert("database", "d".parse()?);
-    let mut messages = flight.inner_mut().do_get(request).await?.into_inner();
+    Ok(flight.inner_mut().do_get(request).await?.into_inner())
+}
+
+/// What the first message of an answer says about the state that the rows come from.
+async fn freshness(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
+    let mut messages = messages(flight, info).await?;
     let first = messages.message().await?.context("a first message")?;
     Ok(serde_json::from_slice(&first.app_metadata)?)
 }
 
 /// What the last message of an answer says about what it cost.
 async fn statistics(flight: &mut Flight, info: &FlightInfo) -> Result<Value> {
-    let endpoint = info.endpoint.first().context("an endpoint")?;
-    let ticket = endpoint
-        .ticket
-        .clone()
-        .context("an endpoint has a ticket")?;
-    let mut request = tonic::Request::new(ticket);
-    request.metadata_mut().insert("database", "d".parse()?);
-    let mut messages = flight.inner_mut().do_get(request).await?.into_inner();
+    let mut messages = messages(flight, info).await?;
     let mut last = None;
     while let Some(message) = messages.message().await? {
         last = Some(message);

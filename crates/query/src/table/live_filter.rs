@@ -250,3 +250,33 @@ impl ScalarFnVTable for LiveFilter {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_expr::expressions;
+
+    use super::*;
+
+    fn state() -> State {
+        State {
+            filter: expressions::lit(true),
+            schema: Arc::new(Schema::empty()),
+            seen: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+        }
+    }
+
+    #[test]
+    fn a_filter_that_keeps_nearly_everything_is_left_out_once_that_has_shown() {
+        let sample = SAMPLE_ROWS as usize;
+        let useless = state();
+        useless.note(sample - 1, sample - 1);
+        assert!(!useless.is_idle(), "it has not shown yet");
+        useless.note(1, 0);
+        assert!(useless.is_idle());
+
+        let useful = state();
+        useful.note(sample, sample / 2);
+        assert!(!useful.is_idle());
+    }
+}

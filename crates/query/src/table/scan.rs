@@ -185,8 +185,9 @@ impl DeferredScan {
                 .collect();
         }
 
-        let source = self.source(&name, &files);
         let is_local = |file: &PartitionedFile| context.access.is_local(&file.object_meta.location);
+        let are_local = files.iter().all(is_local);
+        let source = self.source(&name, are_local);
         let apart = ordering
             .as_ref()
             .and_then(|found| self.apart(wish, found, &selection, &files, partitions));
@@ -195,7 +196,7 @@ impl DeferredScan {
         } else if self.request.limit.is_some()
             || self.table.in_order
             || ordering.is_some()
-            || files.iter().all(is_local)
+            || are_local
         {
             (files::groups(files, partitions), None)
         } else {
@@ -264,8 +265,8 @@ impl DeferredScan {
         Some((groups, Partitioning::Range(range)))
     }
 
-    /// What reads the chosen extents.
-    fn source(&self, name: &TableReference, files: &[PartitionedFile]) -> Arc<dyn FileSource> {
+    /// What reads the chosen extents. `are_local`: none of them is read from the bucket.
+    fn source(&self, name: &TableReference, are_local: bool) -> Arc<dyn FileSource> {
         let SnapshotTable { table, context, .. } = &self.table;
         let counters = Arc::clone(&self.request.counters);
         let of_table = counters.of_table(&name.to_string());
@@ -279,8 +280,7 @@ impl DeferredScan {
         }
         // Vortex filters better than DataFusion does after it; Parquet does not. So the scan takes
         // filters over where all of it is local, and what is evicted meanwhile pays for it.
-        let is_local = |file: &PartitionedFile| context.access.is_local(&file.object_meta.location);
-        let parquet = parquet.with_pushdown_filters(files.iter().all(is_local));
+        let parquet = parquet.with_pushdown_filters(are_local);
         let schema = TableSchema::from(table.schema.arrow());
         let vortex = VortexSource::new(schema, context.vortex.clone())
             .with_expression_converter(Arc::new(SameMeaning(DefaultExpressionConverter::new(
