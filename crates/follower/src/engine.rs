@@ -140,18 +140,31 @@ impl Engine for FollowerEngine {
         let (databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
         let pins = self.registry.pin(&databases.databases);
-        let session = self.session(&request, databases);
-        let plan = self
-            .plan(&session, statement, request.database.as_deref())
-            .await?;
-        let plan = session.bind(plan, request.parameters)?;
-        let info = QueryInfo {
+        let is_whole = request.parameters.is_empty();
+        let known = is_whole
+            .then(|| self.runtime.known(&request.sql, &databases))
+            .flatten();
+        let info = |request: SqlRequest| QueryInfo {
             text: request.sql,
             client: request.client,
             database: request.database,
             timeout: request.timeout,
         };
-        let rows = session.execute(plan, info).await?.holding(pins);
+        let rows = if let Some(known) = known {
+            known.execute(info(request)).await?
+        } else {
+            let session = self.session(&request, databases);
+            let plan = self
+                .plan(&session, statement, request.database.as_deref())
+                .await?;
+            let plan = session.bind(plan, std::mem::take(&mut request.parameters))?;
+            if is_whole {
+                session.execute_and_remember(plan, info(request)).await?
+            } else {
+                session.execute(plan, info(request)).await?
+            }
+        };
+        let rows = rows.holding(pins);
         let answered_at = self.clock.now();
         Ok(Answer {
             rows,

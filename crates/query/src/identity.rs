@@ -20,7 +20,7 @@ use slipstream_model::RowLevelSecurity;
 use crate::{QueryError, QueryErrorKind};
 
 /// Who asks, and of which cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct SessionIdentity {
     /// The principal's full name: `aaduser=ada@example.org`.
     pub principal: String,

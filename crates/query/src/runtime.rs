@@ -20,6 +20,7 @@ use vortex::session::VortexSession;
 use crate::admission::Admission;
 use crate::counters::extent_key;
 use crate::log::QueryLog;
+use crate::plans::Plans;
 use crate::session::{QuerySession, base_state};
 use crate::table::ScanContext;
 use crate::{
@@ -51,6 +52,7 @@ pub struct QueryRuntime {
     pub(crate) admission: Admission,
     pub(crate) log: Arc<QueryLog>,
     pub(crate) scans: Arc<ScanContext>,
+    pub(crate) plans: Plans,
     /// What sessions are copied from: registering some three hundred functions takes longer than
     /// planning a small query.
     pub(crate) base: datafusion::execution::SessionState,
@@ -104,6 +106,7 @@ impl QueryRuntime {
             log: QueryLog::new(Arc::clone(&clock)),
             base: base_state(&options, Arc::new(environment)),
             scans,
+            plans: Plans::default(),
             options,
             clock,
             entropy,

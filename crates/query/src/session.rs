@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::identity::IdentityOptions;
 use crate::log::QueryEntry;
 use crate::namespace::{CATALOG, Catalogs, NO_DATABASE, Namespace};
+use crate::plans::PlanKey;
 use crate::scope::{self, Scoped};
 use crate::statement::{self, Class};
 use crate::stream::{Again, Execution};
@@ -78,6 +79,8 @@ pub struct QuerySession {
     pub(crate) runtime: Arc<QueryRuntime>,
     state: SessionState,
     pub(crate) names: Arc<Namespace>,
+    /// Who asks, and of what.
+    key: PlanKey,
     leader: Option<Arc<dyn RemoteNode>>,
     history: Option<Arc<dyn OlderVersions>>,
     default: Option<String>,
@@ -165,6 +168,12 @@ impl QuerySession {
             scope,
             ..
         } = databases;
+        let key = PlanKey {
+            sql: String::new(),
+            default: default.clone(),
+            scope,
+            identity: identity.clone(),
+        };
         let names = Namespace::new(default.clone(), &databases, system, scope, &runtime);
         let mut state = runtime.base.clone();
         let options = state.config_mut().options_mut();
@@ -182,6 +191,7 @@ impl QuerySession {
             runtime,
             state,
             names,
+            key,
             leader,
             history,
             default,
@@ -416,6 +426,47 @@ impl QuerySession {
         plan: LogicalPlan,
         info: QueryInfo,
     ) -> Result<QueryStream, QueryError> {
+        self.run(plan, info, None).await
+    }
+
+    /// The same, of a plan that is all that the text says, without parameters. It is remembered, so
+    /// that [`QueryRuntime::known`] finds it when the same is asked again.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn execute_and_remember(
+        &self,
+        plan: LogicalPlan,
+        info: QueryInfo,
+    ) -> Result<QueryStream, QueryError> {
+        let sql = info.text.clone();
+        let key = (!self.calls_stored_function(&sql)).then(|| PlanKey {
+            sql,
+            ..self.key.clone()
+        });
+        self.run(plan, info, key).await
+    }
+
+    /// Whether a text may call a function of the default database, whose own text is not in the plan.
+    fn calls_stored_function(&self, sql: &str) -> bool {
+        let state = self.default.as_deref().map(|name| self.names.newest(name));
+        let Some(Ok(state)) = state else {
+            return false;
+        };
+        if state.functions().len() == 0 {
+            return false;
+        }
+        let sql = sql.to_lowercase();
+        let mut functions = state.functions();
+        functions.any(|function| sql.contains(&function.entity.name.to_string().to_lowercase()))
+    }
+
+    async fn run(
+        &self,
+        plan: LogicalPlan,
+        info: QueryInfo,
+        key: Option<PlanKey>,
+    ) -> Result<QueryStream, QueryError> {
         let runtime = &self.runtime;
         let id = runtime.entropy.uuid_at(runtime.clock.now());
         let timeout = runtime.timeout(info.timeout);
@@ -424,6 +475,12 @@ impl QuerySession {
         match self.prepare(&plan, &entry, &deadline).await {
             Ok((physical, slot, state)) => {
                 let schema = output_schema(&plan, &physical.schema());
+                if let Some(key) = key {
+                    let config = state.config();
+                    runtime
+                        .plans
+                        .remember(key, &plan, &physical, &schema, config);
+                }
                 let context = state.task_ctx();
                 let execution = Execution {
                     context,
@@ -433,7 +490,10 @@ impl QuerySession {
                     entry,
                     slot,
                     access: Arc::clone(&runtime.scans.access),
-                    again: Again { state, plan },
+                    again: Again::Planned {
+                        state: Box::new(state),
+                        plan,
+                    },
                 };
                 let held = std::mem::take(&mut *self.held.lock());
                 Ok(execution.start().holding(held))

@@ -24,7 +24,7 @@ use crate::deadline::Deadline;
 use crate::error::{is_decoding_failure, is_local_failure};
 use crate::log::QueryEntry;
 use crate::table::check_extents;
-use crate::{ExtentAccess, QueryError, QueryErrorKind};
+use crate::{ExtentAccess, QueryError, QueryErrorKind, plans};
 
 /// Batches that are computed ahead of the client. One is being sent while the next is computed;
 /// more would only hold memory that no limit knows of.
@@ -167,17 +167,28 @@ pub(crate) struct Execution {
     pub(crate) again: Again,
 }
 
-/// A query as it was before it was planned.
-pub(crate) struct Again {
-    pub(crate) state: SessionState,
-    pub(crate) plan: LogicalPlan,
+/// A query as it was before it ran.
+pub(crate) enum Again {
+    /// It is planned once more.
+    Planned {
+        state: Box<SessionState>,
+        plan: LogicalPlan,
+    },
+    /// It had a plan already.
+    Known(Arc<dyn ExecutionPlan>),
 }
 
 impl Again {
     /// Another plan. What could not be read of the disk is read from the bucket by it: the cache has
     /// forgotten it.
-    async fn plan(&self) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        Ok(self.state.create_physical_plan(&self.plan).await?)
+    async fn plan(
+        &self,
+        counters: &Arc<QueryCounters>,
+    ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        Ok(match self {
+            Self::Planned { state, plan } => state.create_physical_plan(plan).await?,
+            Self::Known(plan) => plans::renewed(plan, counters)?,
+        })
     }
 }
 
@@ -245,7 +256,7 @@ impl Execution {
         match self.send_batches_of(first, sender, &mut has_sent).await {
             Err(failure) if !has_sent && failure.is_of_local_form() => {
                 tracing::warn!(query = %self.entry.id(), "a query begins again without a damaged file");
-                let again = self.again.plan().await?;
+                let again = self.again.plan(self.entry.counters()).await?;
                 self.send_batches_of(again, sender, &mut has_sent).await
             }
             outcome => outcome,

@@ -42,6 +42,7 @@ pub(crate) use fault::{ExtentFault, FaultKind, check_extents};
 pub(crate) use limited::ShowLimits;
 pub(crate) use reader::OpenedExtent;
 pub(crate) use scan::ResolveScans;
+pub(crate) use source::{is_renewable_scan, renewed_scan};
 
 /// What all scans of a process share.
 pub(crate) struct ScanContext {
@@ -116,6 +117,16 @@ impl SnapshotTable {
     /// The table, as the catalog has it.
     pub(crate) fn state(&self) -> &Arc<TableState> {
         &self.table
+    }
+
+    /// The database's name on this node.
+    pub(crate) fn database_name(&self) -> &str {
+        &self.database_name
+    }
+
+    /// Whether all extents of the newest version are read, in any order.
+    pub(crate) fn is_newest_and_whole(&self) -> bool {
+        self.older.is_none() && !self.in_order && self.scope == DataScope::All
     }
 
     /// The extents that may hold rows for all of some conditions over the table's columns, told

@@ -18,6 +18,7 @@ mod local;
 mod names;
 mod ordering;
 mod planning;
+mod plans;
 mod pruning;
 mod statements;
 mod travel;

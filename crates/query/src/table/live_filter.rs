@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::PhysicalExpr;
@@ -78,6 +79,12 @@ pub(super) fn convert(
         kept: AtomicU64::new(0),
     }));
     Ok(Some(LiveFilter.new_expr(live, columns)))
+}
+
+/// Whether some part of a filter may change while the query runs.
+pub(super) fn is_live(filter: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_live = |part: &Arc<dyn PhysicalExpr>| Ok(part.is::<DynamicFilterPhysicalExpr>());
+    filter.exists(is_live).unwrap_or(true)
 }
 
 /// The values that a column must have one of, when a filter comes down to that: Vortex skips what

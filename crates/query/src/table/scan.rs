@@ -14,11 +14,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, TableReference, project_schema};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
@@ -36,14 +33,10 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
 };
-use vortex_datafusion::VortexSource;
-use vortex_datafusion::convert::DefaultExpressionConverter;
 
 use super::SnapshotTable;
-use super::local_filter::SameMeaning;
 use super::prune::{Selected, select};
-use super::reader::ExtentReaderFactory;
-use super::source::{ExtentSource, LocalForms};
+use super::source::{ExtentSource, Making};
 use super::wish::Wish;
 use super::{files, order, statistics};
 use crate::counters::QueryCounters;
@@ -268,27 +261,18 @@ impl DeferredScan {
     /// What reads the chosen extents. `are_local`: none of them is read from the bucket.
     fn source(&self, name: &TableReference, are_local: bool) -> Arc<dyn FileSource> {
         let SnapshotTable { table, context, .. } = &self.table;
-        let counters = Arc::clone(&self.request.counters);
-        let of_table = counters.of_table(&name.to_string());
-        of_table.add_extents(table.extents.len());
-        let readers =
-            ExtentReaderFactory::new(context, Arc::clone(&counters), Arc::clone(&of_table));
-        let parquet = ParquetSource::new(table.schema.arrow())
-            .with_parquet_file_reader_factory(Arc::new(readers));
-        if !context.access.has_local_forms() {
-            return Arc::new(parquet);
+        let making = Making {
+            table: Arc::clone(table),
+            name: name.to_string(),
+            are_local,
+            context: Arc::clone(context),
+        };
+        let counters = &self.request.counters;
+        if context.access.has_local_forms() {
+            Arc::new(ExtentSource::new(making, Arc::clone(counters)))
+        } else {
+            Arc::new(making.parquet(counters).0)
         }
-        // Vortex filters better than DataFusion does after it; Parquet does not. So the scan takes
-        // filters over where all of it is local, and what is evicted meanwhile pays for it.
-        let parquet = parquet.with_pushdown_filters(are_local);
-        let schema = TableSchema::from(table.schema.arrow());
-        let vortex = VortexSource::new(schema, context.vortex.clone())
-            .with_expression_converter(Arc::new(SameMeaning(DefaultExpressionConverter::new(
-                context.vortex.clone(),
-            ))))
-            .with_file_metadata_cache(Arc::clone(&context.footers));
-        let forms = LocalForms::new(Arc::clone(&context.access), counters, of_table);
-        Arc::new(ExtentSource::new(Arc::new(parquet), vortex, forms))
     }
 
     /// Statistics of the chosen extents, for all columns of the table.

@@ -12,29 +12,36 @@ use std::sync::Arc;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
-use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::physical_plan::{
+    FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{MorselPlanner, Morselizer};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
+use slipstream_catalog::TableState;
 use vortex::array::buffer::BufferHandle;
 use vortex::buffer::Alignment;
 use vortex::error::VortexResult;
 use vortex::io::{CoalesceConfig, VortexReadAt};
 use vortex::session::VortexSession;
 use vortex_datafusion::VortexSource;
+use vortex_datafusion::convert::DefaultExpressionConverter;
 use vortex_datafusion::reader::VortexReaderFactory;
 
-use super::reader::opened_extent;
+use super::local_filter::SameMeaning;
+use super::reader::{ExtentReaderFactory, opened_extent};
+use super::{ScanContext, live_filter};
 use crate::counters::{ExtentKey, QueryCounters, TableCounters, extent_key};
 use crate::{ExtentAccess, LocalExtent, ReadOrigin, Residency};
 
@@ -174,12 +181,74 @@ impl VortexReadAt for CountingReader {
     }
 }
 
+/// What a scan's source is made of, for one query or another.
+pub(super) struct Making {
+    /// The table, as the catalog has it.
+    pub(super) table: Arc<TableState>,
+    /// `database.table`.
+    pub(super) name: String,
+    /// Whether no extent is read from the bucket.
+    pub(super) are_local: bool,
+    pub(super) context: Arc<ScanContext>,
+}
+
+impl Making {
+    /// What reads extents of Parquet alone, and where its reads are counted.
+    pub(super) fn parquet(
+        &self,
+        counters: &Arc<QueryCounters>,
+    ) -> (ParquetSource, Arc<TableCounters>) {
+        let of_table = counters.of_table(&self.name);
+        of_table.add_extents(self.table.extents.len());
+        let readers =
+            ExtentReaderFactory::new(&self.context, Arc::clone(counters), Arc::clone(&of_table));
+        let parquet = ParquetSource::new(self.table.schema.arrow())
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        (parquet, of_table)
+    }
+
+    fn both(self: &Arc<Self>, counters: Arc<QueryCounters>) -> ExtentSource {
+        let (parquet, of_table) = self.parquet(&counters);
+        let context = &self.context;
+        // Vortex filters better than DataFusion does after it; Parquet does not. So the scan takes
+        // filters over where all of it is local, and what is evicted meanwhile pays for it.
+        let parquet = parquet.with_pushdown_filters(self.are_local);
+        let schema = TableSchema::from(self.table.schema.arrow());
+        let converter = SameMeaning(DefaultExpressionConverter::new(context.vortex.clone()));
+        let forms = LocalForms::new(Arc::clone(&context.access), counters, of_table);
+        let factory = Arc::clone(&forms) as Arc<dyn VortexReaderFactory>;
+        let vortex = VortexSource::new(schema, context.vortex.clone())
+            .with_expression_converter(Arc::new(converter))
+            .with_file_metadata_cache(Arc::clone(&context.footers))
+            .with_vortex_reader_factory(factory);
+        ExtentSource {
+            parquet: Arc::new(parquet),
+            vortex: Arc::new(vortex),
+            forms,
+            making: Arc::clone(self),
+            told: Vec::new(),
+        }
+    }
+}
+
+/// What planning told a source, one thing after another.
+#[derive(Clone)]
+enum Told {
+    BatchSize(usize),
+    Filters(Vec<Arc<dyn PhysicalExpr>>, Arc<ConfigOptions>),
+    Projection(ProjectionExprs),
+    /// Which order; it is not told again.
+    Order,
+}
+
 /// Both sources, told the same.
 #[derive(Clone)]
 pub(super) struct ExtentSource {
     parquet: Arc<dyn FileSource>,
     vortex: Arc<dyn FileSource>,
     forms: Arc<LocalForms>,
+    making: Arc<Making>,
+    told: Vec<Told>,
 }
 
 impl Debug for ExtentSource {
@@ -189,25 +258,54 @@ impl Debug for ExtentSource {
 }
 
 impl ExtentSource {
-    pub(super) fn new(
-        parquet: Arc<dyn FileSource>,
-        vortex: VortexSource,
-        forms: Arc<LocalForms>,
-    ) -> Self {
-        let factory = Arc::clone(&forms) as Arc<dyn VortexReaderFactory>;
+    pub(super) fn new(making: Making, counters: Arc<QueryCounters>) -> Self {
+        Arc::new(making).both(counters)
+    }
+
+    /// Whether [`renewed`](Self::renewed) gives the same source again. One that waits for a filter
+    /// that only its own query will know does not, and one that was told an order is not asked to.
+    pub(super) fn is_renewable(&self) -> bool {
+        self.told.iter().all(|told| match told {
+            Told::BatchSize(_) | Told::Projection(_) => true,
+            Told::Filters(filters, _) => !filters.iter().any(live_filter::is_live),
+            Told::Order => false,
+        })
+    }
+
+    /// A source for another query with the same plan: told the same, and counting for itself.
+    ///
+    /// # Errors
+    /// When what is told means something else by now.
+    pub(super) fn renewed(&self, counters: Arc<QueryCounters>) -> Result<Arc<dyn FileSource>> {
+        let mut source: Arc<dyn FileSource> = Arc::new(self.making.both(counters));
+        for told in &self.told {
+            let next = match told {
+                Told::BatchSize(size) => Some(source.with_batch_size(*size)),
+                Told::Filters(filters, config) => {
+                    let pushed = source.try_pushdown_filters(filters.clone(), config)?;
+                    pushed.updated_node
+                }
+                Told::Projection(projection) => source.try_pushdown_projection(projection)?,
+                Told::Order => None,
+            };
+            source = next.ok_or_else(|| {
+                DataFusionError::Internal("a scan refuses what it took before".to_owned())
+            })?;
+        }
+        Ok(source)
+    }
+
+    fn with(&self, parquet: Arc<dyn FileSource>, vortex: Arc<dyn FileSource>) -> Self {
         Self {
             parquet,
-            vortex: Arc::new(vortex.with_vortex_reader_factory(factory)),
-            forms,
+            vortex,
+            ..self.clone()
         }
     }
 
-    fn with(&self, parquet: Arc<dyn FileSource>, vortex: Arc<dyn FileSource>) -> Arc<Self> {
-        Arc::new(Self {
-            parquet,
-            vortex,
-            forms: Arc::clone(&self.forms),
-        })
+    fn having_been(mut self, told: Told) -> Arc<Self> {
+        self.told.push(told);
+        Arc::new(self)
     }
 }
 
@@ -245,7 +343,9 @@ impl FileSource for ExtentSource {
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
         let parquet = self.parquet.with_batch_size(batch_size);
-        self.with(parquet, self.vortex.with_batch_size(batch_size))
+        let vortex = self.vortex.with_batch_size(batch_size);
+        self.with(parquet, vortex)
+            .having_been(Told::BatchSize(batch_size))
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
@@ -274,6 +374,7 @@ impl FileSource for ExtentSource {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let told = Told::Filters(filters.clone(), Arc::new(config.clone()));
         let parquet = self.parquet.try_pushdown_filters(filters.clone(), config)?;
         let vortex = self.vortex.try_pushdown_filters(filters, config)?;
         let both = parquet.filters.iter().zip(&vortex.filters);
@@ -291,7 +392,7 @@ impl FileSource for ExtentSource {
         );
         Ok(
             FilterPushdownPropagation::with_parent_pushdown_result(taken.collect())
-                .with_updated_node(updated as Arc<dyn FileSource>),
+                .with_updated_node(updated.having_been(told)),
         )
     }
 
@@ -301,9 +402,9 @@ impl FileSource for ExtentSource {
     ) -> Result<Option<Arc<dyn FileSource>>> {
         let parquet = self.parquet.try_pushdown_projection(projection)?;
         let vortex = self.vortex.try_pushdown_projection(projection)?;
-        Ok(parquet
-            .zip(vortex)
-            .map(|(parquet, vortex)| self.with(parquet, vortex) as _))
+        let told = Told::Projection(projection.clone());
+        let both = parquet.zip(vortex);
+        Ok(both.map(|(parquet, vortex)| self.with(parquet, vortex).having_been(told) as _))
     }
 
     /// What Parquet's source answers, told to Vortex's only when the order is exact: reading parts
@@ -319,14 +420,16 @@ impl FileSource for ExtentSource {
                 match self.vortex.try_pushdown_sort(order, properties)? {
                     SortOrderPushdownResult::Exact { inner: vortex } => {
                         SortOrderPushdownResult::Exact {
-                            inner: self.with(inner, vortex),
+                            inner: self.with(inner, vortex).having_been(Told::Order),
                         }
                     }
                     _ => SortOrderPushdownResult::Unsupported,
                 }
             }
             SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact {
-                inner: self.with(inner, Arc::clone(&self.vortex)),
+                inner: self
+                    .with(inner, Arc::clone(&self.vortex))
+                    .having_been(Told::Order),
             },
             SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
         })
@@ -345,6 +448,34 @@ impl FileSource for ExtentSource {
             _ => self.vortex.apply_expressions(visit),
         }
     }
+}
+
+/// The source of a scan that is one of both forms.
+fn of_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<(&FileScanConfig, &ExtentSource)> {
+    plan.downcast_ref::<DataSourceExec>()?
+        .downcast_to_file_source::<ExtentSource>()
+}
+
+/// Whether a node is a scan that another query with the same plan can have, as
+/// [`renewed_scan`] makes it.
+pub(crate) fn is_renewable_scan(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    of_scan(plan).is_some_and(|(_, source)| source.is_renewable())
+}
+
+/// The same scan for another query, which counts for itself; `None` when the node is no such scan.
+///
+/// # Errors
+/// When the scan cannot be made again.
+pub(crate) fn renewed_scan(
+    plan: &Arc<dyn ExecutionPlan>,
+    counters: &Arc<QueryCounters>,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some((config, source)) = of_scan(plan) else {
+        return Ok(None);
+    };
+    let source = source.renewed(Arc::clone(counters))?;
+    let config = FileScanConfigBuilder::from(config.clone()).with_source(source);
+    Ok(Some(DataSourceExec::from_data_source(config.build())))
 }
 
 #[derive(Debug)]

@@ -155,6 +155,13 @@ impl World {
     }
 
     fn session_of(&self, default: Option<&str>, identity: SessionIdentity) -> QuerySession {
+        let view = View(self.state.clone());
+        let databases = self.databases_of(default, identity);
+        self.runtime.session(databases, Arc::new(view))
+    }
+
+    /// What somebody sees.
+    fn databases_of(&self, default: Option<&str>, identity: SessionIdentity) -> SessionDatabases {
         let databases = BTreeMap::from([
             (DATABASE.to_owned(), self.state.clone()),
             (
@@ -162,8 +169,7 @@ impl World {
                 DatabaseState::empty(BucketId::default(), DatabaseId::default()),
             ),
         ]);
-        let view = View(self.state.clone());
-        let databases = SessionDatabases {
+        SessionDatabases {
             metadata_only: Default::default(),
             leader: None,
             history: self.history.clone(),
@@ -171,8 +177,29 @@ impl World {
             default: default.map(str::to_owned),
             databases,
             identity,
+        }
+    }
+
+    /// What somebody is answered, by a plan that was remembered if there is one; and whether there
+    /// was.
+    pub(super) async fn ask_again(&self, principal: &str, sql: &str) -> (QueryStream, bool) {
+        let identity = SessionIdentity {
+            principal: principal.to_owned(),
+            ..SessionIdentity::default()
         };
-        self.runtime.session(databases, Arc::new(view))
+        let info = QueryInfo {
+            text: sql.to_owned(),
+            ..QueryInfo::default()
+        };
+        let databases = self.databases_of(Some(DATABASE), identity.clone());
+        if let Some(known) = self.runtime.known(sql, &databases) {
+            return (known.execute(info).await.expect("starts"), true);
+        }
+        let session = self.session_of(Some(DATABASE), identity);
+        let plan = session.plan_read_only(statement(sql)).await;
+        let plan = plan.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let stream = session.execute_and_remember(plan, info).await;
+        (stream.expect("starts"), false)
     }
 
     pub(super) async fn plan(&self, sql: &str) -> Result<LogicalPlan, QueryError> {

@@ -112,7 +112,7 @@ async fn encoded(extent: Bytes) -> ByteBuffer {
 
 impl World {
     /// The same world, with every `step`-th extent near.
-    async fn near(self, step: usize) -> Self {
+    pub(super) async fn near(self, step: usize) -> Self {
         self.near_at(step, 0, ReadPace::default()).await
     }
 
@@ -155,7 +155,7 @@ impl World {
 
 /// Flights of 60,000 months in six extents, one of them without the column that was added last;
 /// and carriers to join them with.
-async fn world() -> World {
+pub(super) async fn world() -> World {
     let mut world = World::with_flights(&[0..10_000, 10_000..20_000]).await;
     world.add_column("flights", Field::new("delay", DataType::Float64, true));
     let schema = world.state.table("flights").expect("there").schema.arrow();
@@ -189,7 +189,7 @@ async fn world() -> World {
     world
 }
 
-const QUERIES: &[&str] = &[
+pub(super) const QUERIES: &[&str] = &[
     "SELECT count(*), sum(month), count(carrier), count(delay) FROM flights WHERE month >= 0",
     "SELECT * FROM flights WHERE month BETWEEN 29998 AND 30003 ORDER BY month",
     "SELECT month FROM flights WHERE carrier IS NULL AND month < 20 ORDER BY month",
