@@ -2,9 +2,11 @@
 
 mod client;
 mod disk;
+mod host;
 mod node;
 mod s3;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-pub(crate) use client::{ApiError, Client, read_stream, write_stream};
+pub(crate) use client::{ApiError, Client, Reply, read_stream, write_stream};
 pub(crate) use disk::Disk;
+pub(crate) use host::Host;
 pub(crate) use node::{Node, program};
 pub(crate) use s3::Recorder;
 use s3::Server;
@@ -51,11 +54,20 @@ impl Site {
         store: Store,
         test: impl AsyncFnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
+        Self::run_on(store, &Host::here(), test).await
+    }
+
+    /// The same, with the S3 server (moto only) on a host of its own.
+    pub(crate) async fn run_on(
+        store: Store,
+        host: &Host,
+        test: impl AsyncFnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
         let directory = tempfile::Builder::new()
             .prefix("slipstream-test-")
             .tempdir()
             .context("make a directory for the test")?;
-        let Some(server) = Server::start(store, directory.path()).await? else {
+        let Some(server) = Server::start(store, directory.path(), host).await? else {
             return Ok(());
         };
         let (bucket, environment) = match &server {
@@ -81,7 +93,7 @@ impl Site {
 
     /// Starts a leader and waits until it is ready.
     pub(crate) async fn leader(&self, cluster: &str) -> Result<Node> {
-        let mut leader = Node::start(self, "leader", cluster, cluster, &[]).await?;
+        let mut leader = self.start("leader", cluster, cluster, &[]).await?;
         leader.wait_ready().await?;
         Ok(leader)
     }
@@ -96,7 +108,8 @@ impl Site {
     /// Starts a follower without waiting for more than its ports.
     pub(crate) async fn start_follower(&self, cluster: &str, leader: &Node) -> Result<Node> {
         let address = format!("{}={}", leader.cluster(), leader.grpc_url());
-        Node::start(self, "follower", cluster, cluster, &["--leader", &address]).await
+        self.start("follower", cluster, cluster, &["--leader", &address])
+            .await
     }
 
     /// Starts a node with arguments of the test's own. Nodes of one cluster name need different
@@ -108,7 +121,20 @@ impl Site {
         directory: &str,
         arguments: &[&str],
     ) -> Result<Node> {
-        Node::start(self, role, cluster, directory, arguments).await
+        self.start_on(&Host::here(), role, cluster, directory, arguments)
+            .await
+    }
+
+    /// The same, on a host of its own.
+    pub(crate) async fn start_on(
+        &self,
+        host: &Host,
+        role: &str,
+        cluster: &str,
+        directory: &str,
+        arguments: &[&str],
+    ) -> Result<Node> {
+        Node::start(self, host, role, cluster, directory, arguments).await
     }
 
     /// Makes a token for a node that is or will be started in a directory; gives its secret.
@@ -165,6 +191,12 @@ impl Site {
             .as_ref()
             .context("a directory records nothing")?;
         Ok(server.recorder())
+    }
+
+    /// Where the S3 server answers; only on an S3 store.
+    pub(crate) fn endpoint(&self) -> Result<SocketAddr> {
+        let server = self.server.as_ref().context("a directory has no address")?;
+        Ok(server.endpoint())
     }
 
     /// The site's own directory.

@@ -9,6 +9,9 @@
 //! `$SLIPSTREAM_TEST_WEED`, else on the path), and say so when they have to leave something out;
 //! with `SLIPSTREAM_TEST_REQUIRE_S3=1` they fail instead. So does the search of a node's memory
 //! with `SLIPSTREAM_TEST_REQUIRE_MEMORY=1`, where one process may not read another's.
+//!
+//! The tests under [`faults`] give each process a network namespace of its own where they may (root,
+//! and `ip` and `tc` of iproute2), and say so where they have to do with proxies.
 #![allow(
     clippy::disallowed_methods,
     reason = "real processes run on the real clock, and the tests wait for them on it"
@@ -29,12 +32,14 @@ mod commands;
 mod corruption;
 mod crash;
 mod end_to_end;
+mod faults;
 mod fencing;
 mod flight;
 mod full_disk;
 mod garbage;
 mod health;
 mod lifecycle;
+mod long_query;
 mod removal;
 mod requests;
 mod resources;

@@ -59,6 +59,7 @@ impl FollowerEngine {
         let default = request.database.clone();
         let mut session = access.session(&self.identity, default, leader, request.scope, databases);
         session.history = Some(Arc::clone(&self.registry) as Arc<dyn OlderVersions>);
+        session.followed = session.databases.keys().cloned().collect();
         Ok((session, freshness))
     }
 

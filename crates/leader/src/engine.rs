@@ -120,6 +120,8 @@ impl LeaderEngine {
             .flatten();
         let mut session = access.session(&self.identity, default, leader, request.scope, databases);
         session.history = history;
+        let followed = session.databases.keys().cloned();
+        session.followed = followed.filter(|name| self.follows(Some(name))).collect();
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(session, access.view(Arc::new(view)))
     }

@@ -1,6 +1,6 @@
 //! Names in SQL: catalog `cluster`, a schema for each database, and the schema `slipstream`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -38,6 +38,7 @@ impl Namespace {
     pub(crate) fn new(
         default: Option<String>,
         databases: &BTreeMap<String, DatabaseState>,
+        followed: &BTreeSet<String>,
         system: SystemSchema,
         scope: DataScope,
         runtime: &Arc<QueryRuntime>,
@@ -47,6 +48,7 @@ impl Namespace {
                 name: name.as_str().into(),
                 state: state.clone(),
                 newest: None,
+                is_followed: followed.contains(name),
                 scope,
                 runtime: Arc::clone(runtime),
             };
@@ -68,6 +70,7 @@ impl Namespace {
                 name: Arc::clone(&newest.name),
                 state,
                 newest: Some(newest.state.clone()),
+                is_followed: newest.is_followed,
                 scope: newest.scope,
                 runtime: Arc::clone(&newest.runtime),
             };
@@ -212,6 +215,8 @@ struct DatabaseSchema {
     state: DatabaseState,
     /// Of a database as it was, what it is now: that says who may see which rows.
     newest: Option<DatabaseState>,
+    /// Whether another node deletes its files.
+    is_followed: bool,
     scope: DataScope,
     runtime: Arc<QueryRuntime>,
 }
@@ -227,7 +232,8 @@ impl DatabaseSchema {
         );
         let version = self.state.version();
         match &self.newest {
-            Some(newest) if newest.version() > version => snapshot.of_older(version),
+            Some(newest) if newest.version() > version => snapshot.may_be_gone(version),
+            _ if self.is_followed => snapshot.may_be_gone(version),
             _ => snapshot,
         }
     }

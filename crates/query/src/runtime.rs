@@ -1,6 +1,6 @@
 //! What all queries of a process share.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -68,6 +68,9 @@ pub struct SessionDatabases {
     pub databases: BTreeMap<String, DatabaseState>,
     /// Databases whose rows cannot be read, and of which the system tables tell nevertheless.
     pub metadata_only: BTreeMap<String, DatabaseState>,
+    /// Databases whose files another node deletes. One that is missing may be no damage: a node that
+    /// was cut off for longer than its lease reads a version that is no longer kept.
+    pub followed: BTreeSet<String>,
     /// Which extents are read, where a table does not say otherwise.
     pub scope: DataScope,
     /// Who asks.

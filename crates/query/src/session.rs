@@ -162,6 +162,7 @@ impl QuerySession {
         let SessionDatabases {
             default,
             databases,
+            followed,
             identity,
             leader,
             history,
@@ -174,7 +175,8 @@ impl QuerySession {
             scope,
             identity: identity.clone(),
         };
-        let names = Namespace::new(default.clone(), &databases, system, scope, &runtime);
+        let default_name = default.clone();
+        let names = Namespace::new(default_name, &databases, &followed, system, scope, &runtime);
         let mut state = runtime.base.clone();
         let options = state.config_mut().options_mut();
         options.extensions.insert(IdentityOptions::from(&identity));

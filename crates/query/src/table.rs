@@ -71,7 +71,8 @@ pub(crate) struct SnapshotTable {
     database: DatabaseId,
     table: Arc<TableState>,
     scope: DataScope,
-    /// Its version, when that is not the newest one.
+    /// Its version, when its files may have been deleted: it is not the newest one, or it is another
+    /// node that deletes them.
     older: Option<Version>,
     /// Whether rows are to come in the order in which they stand in their extents.
     in_order: bool,
@@ -97,8 +98,8 @@ impl SnapshotTable {
         }
     }
 
-    /// The same table, of a version that is not the newest one.
-    pub(crate) fn of_older(self, version: Version) -> Self {
+    /// The same table, of a version whose files may have been deleted.
+    pub(crate) fn may_be_gone(self, version: Version) -> Self {
         Self {
             older: Some(version),
             ..self

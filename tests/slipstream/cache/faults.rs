@@ -293,10 +293,12 @@ async fn an_object_that_is_gone_or_another_stays_out_and_keeps_no_other_out() ->
         let log = follower.log();
         ensure!(log.contains("does not have the content that the catalog says"));
 
-        for (table, object, _) in &wholes[..2] {
+        // A follower cannot know whether its leader has deleted what is missing.
+        let codes = ["version_not_kept", "corrupt_data"];
+        for ((table, object, _), code) in wholes[..2].iter().zip(codes) {
             let sum = format!("SELECT sum(n + 0) FROM {table}");
             let refused = follower.refused("d", &sum).await?;
-            assert_eq!(refused.code, "corrupt_data", "{table}: {refused}");
+            assert_eq!(refused.code, code, "{table}: {refused}");
             let id = object.file_stem().context("a name")?.to_string_lossy();
             ensure!(refused.message.contains(&*id), "{table}: {refused}");
         }

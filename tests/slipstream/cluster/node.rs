@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Client, PATIENCE, Site, eventually, tail};
+use super::{Client, Host, PATIENCE, Site, eventually, tail};
 
 /// What a leader does by itself is off, unless a test's own arguments say otherwise: a test's
 /// extents are those that it made.
@@ -34,6 +34,7 @@ pub(crate) fn program() -> Command {
 #[derive(Debug)]
 pub(crate) struct Node {
     process: Option<Child>,
+    host: Host,
     role: String,
     cluster: String,
     arguments: Vec<String>,
@@ -49,6 +50,7 @@ pub(crate) struct Node {
 impl Node {
     pub(super) async fn start(
         site: &Site,
+        host: &Host,
         role: &str,
         cluster: &str,
         directory: &str,
@@ -64,6 +66,7 @@ impl Node {
         site.add_log(&log);
         let mut node = Self {
             process: None,
+            host: host.clone(),
             role: role.to_owned(),
             cluster: cluster.to_owned(),
             arguments: bucket
@@ -71,11 +74,11 @@ impl Node {
                 .chain(arguments)
                 .map(|&text| text.to_owned())
                 .collect(),
-            environment: site.environment().to_vec(),
+            environment: [site.environment(), host.environment()].concat(),
             data_directory: site.path().join(directory),
             log,
-            grpc: "127.0.0.1:0".to_owned(),
-            http: "127.0.0.1:0".to_owned(),
+            grpc: format!("{}:0", host.address()),
+            http: format!("{}:0", host.address()),
             client: Client::new("http://127.0.0.1:0"),
             token: None,
         };
@@ -88,7 +91,8 @@ impl Node {
         let address_file = self.data_directory.join("node.json");
         let _ = std::fs::remove_file(&address_file);
         let log = self.open_log()?;
-        let process = program()
+        let mut command = program();
+        command
             .arg(&self.role)
             .args(["--cluster", &self.cluster])
             .arg("--data-dir")
@@ -97,7 +101,15 @@ impl Node {
             .args(&self.arguments)
             .envs([("SLIPSTREAM_LOG", "info"), ("NO_COLOR", "1")])
             .envs(UNTOUCHED)
-            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)));
+        if !self.host.address().is_loopback() {
+            // Only the test and its nodes reach it there.
+            command.arg("--insecure-listen");
+        }
+        let process = self
+            .host
+            .place(command)
+            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

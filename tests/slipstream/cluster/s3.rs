@@ -1,7 +1,7 @@
 //! S3 servers to put a bucket into, and a record of what they are asked.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, Store, tail};
+use super::{Host, PATIENCE, Store, tail};
 
 const BUCKET: &str = "slipstream-test";
 
@@ -23,15 +23,21 @@ const REQUIRE: &str = "SLIPSTREAM_TEST_REQUIRE_S3";
 pub(super) struct Server {
     process: Child,
     recorder: Recorder,
+    /// Where nodes reach it: through the recorder, or on its own host.
+    endpoint: SocketAddr,
 }
 
 impl Server {
     /// Starts the server that a store needs. The outer `None`: it is needed, is not installed, and
     /// the test is left out. The inner: none is needed.
-    pub(super) async fn start(store: Store, directory: &Path) -> Result<Option<Option<Self>>> {
+    pub(super) async fn start(
+        store: Store,
+        directory: &Path,
+        host: &Host,
+    ) -> Result<Option<Option<Self>>> {
         let server = match store {
             Store::Directory => return Ok(Some(None)),
-            Store::Moto => Self::start_moto(directory).await,
+            Store::Moto => Self::start_moto(directory, host).await,
             Store::SeaweedFs => Self::start_weed(directory).await,
         };
         match server {
@@ -44,7 +50,7 @@ impl Server {
         }
     }
 
-    async fn start_moto(directory: &Path) -> Result<Self> {
+    async fn start_moto(directory: &Path, host: &Host) -> Result<Self> {
         let python = program("SLIPSTREAM_TEST_PYTHON", "python3");
         let probe = Command::new(&python)
             .args(["-c", "import moto.server, flask"])
@@ -63,11 +69,12 @@ impl Server {
             "-m",
             "moto.server",
             "-H",
-            "127.0.0.1",
+            &host.address().to_string(),
             "-p",
             &port.to_string(),
         ]);
-        Self::launch(command, port, &directory.join("moto.log")).await
+        let address = SocketAddr::new(host.address(), port);
+        Self::launch(host.place(command), address, &directory.join("moto.log")).await
     }
 
     async fn start_weed(directory: &Path) -> Result<Self> {
@@ -108,30 +115,40 @@ impl Server {
         let port = free_port()?;
         command.arg(format!("-s3.port={port}"));
         command.arg(format!("-s3.port.grpc={}", free_port()?));
-        Self::launch(command, port, &directory.join("weed.log")).await
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Self::launch(command, address, &directory.join("weed.log")).await
     }
 
-    async fn launch(mut command: Command, port: u16, log: &Path) -> Result<Self> {
+    async fn launch(mut command: Command, address: SocketAddr, log: &Path) -> Result<Self> {
         let file = File::create(log)?;
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
         let process = command.spawn().with_context(|| format!("{command:?}"))?;
-        let recorder = Recorder::start(port).await?;
-        let mut server = Self { process, recorder };
+        let recorder = Recorder::start(address).await?;
+        let endpoint = if address.ip().is_loopback() {
+            SocketAddr::from(([127, 0, 0, 1], recorder.port))
+        } else {
+            address
+        };
+        let mut server = Self {
+            process,
+            recorder,
+            endpoint,
+        };
         server
-            .create_bucket(port)
+            .create_bucket(address)
             .await
             .with_context(|| tail(log, 20))?;
         Ok(server)
     }
 
     /// Waits for the server by creating the bucket.
-    async fn create_bucket(&mut self, port: u16) -> Result<()> {
+    async fn create_bucket(&mut self, address: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let url = format!("http://127.0.0.1:{port}/{BUCKET}");
+        let url = format!("http://{address}/{BUCKET}");
         loop {
             if let Ok(response) = http.put(&url).send().await
                 && response.status().is_success()
@@ -152,7 +169,7 @@ impl Server {
 
     /// What a node needs to find the bucket.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
-        let endpoint = format!("http://127.0.0.1:{}", self.recorder.port);
+        let endpoint = format!("http://{}", self.endpoint);
         [
             ("AWS_ENDPOINT", endpoint.as_str()),
             ("AWS_ALLOW_HTTP", "true"),
@@ -166,6 +183,10 @@ impl Server {
 
     pub(super) fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        self.endpoint
     }
 }
 
@@ -196,7 +217,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    async fn start(server_port: u16) -> Result<Self> {
+    async fn start(server: SocketAddr) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let lines = Arc::<Mutex<Vec<String>>>::default();
@@ -206,7 +227,7 @@ impl Recorder {
                 let seen = Arc::clone(&seen);
                 tokio::spawn(async move {
                     // A connection that breaks is the affair of the two that hold it.
-                    let _ = forward(client, server_port, &seen).await;
+                    let _ = forward(client, server, &seen).await;
                 });
             }
         });
@@ -230,8 +251,8 @@ impl Recorder {
     }
 }
 
-async fn forward(client: TcpStream, server_port: u16, seen: &Mutex<Vec<String>>) -> Result<()> {
-    let server = TcpStream::connect(("127.0.0.1", server_port)).await?;
+async fn forward(client: TcpStream, server: SocketAddr, seen: &Mutex<Vec<String>>) -> Result<()> {
+    let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();

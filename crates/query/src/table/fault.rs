@@ -15,7 +15,8 @@ use super::reader::OpenedExtent;
 pub(crate) enum FaultKind {
     /// The extent is missing, cut short, or its bytes were changed.
     Damaged,
-    /// The extent is missing, and only an older version has it.
+    /// The extent is missing, and may have been deleted since: its version is an older one, or it is
+    /// another node that deletes files.
     NotKept,
     /// The store did not answer as it should; the extent may be whole.
     Unreadable,

@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use slipstream_model::{Clock, Entropy, Extent};
 use slipstream_storage::BucketPath;
 
-use super::fixture::World;
+use super::fixture::{DATABASE, World};
 use crate::{QueryErrorKind, QueryOptions, QueryRuntime, StoredExtents};
 
 /// A world whose extents are read from a store of its own, where they can be damaged.
@@ -82,6 +82,19 @@ const READ: &str = "SELECT sum(month), max(carrier) FROM flights";
 async fn a_missing_extent_is_named() {
     let (world, extent) = damaged(|_| None).await;
     assert_named(&world, &extent, READ).await;
+}
+
+#[tokio::test]
+async fn a_missing_extent_that_another_node_may_have_deleted_names_the_version() {
+    let (mut world, extent) = damaged(|_| None).await;
+    world.followed.insert(DATABASE.to_owned());
+    let error = world.error(READ).await;
+    assert_eq!(error.kind(), QueryErrorKind::VersionNotKept, "{error}");
+    let message = error.to_string();
+    let version = world.state.version();
+    let names_it = message.contains(&format!("version {version} is no longer kept"));
+    assert!(names_it, "{message}");
+    assert!(message.contains(&extent.id.to_string()), "{message}");
 }
 
 #[tokio::test]

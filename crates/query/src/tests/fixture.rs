@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) scope: DataScope,
     /// What tells its sessions of older versions.
     pub(super) history: Option<Arc<dyn OlderVersions>>,
+    /// Databases of its sessions that another node deletes files of.
+    pub(super) followed: BTreeSet<String>,
     entropy: Entropy,
 }
 
@@ -76,6 +78,7 @@ impl World {
             state,
             scope: DataScope::All,
             history: None,
+            followed: BTreeSet::new(),
             entropy,
         }
     }
@@ -171,6 +174,7 @@ impl World {
         ]);
         SessionDatabases {
             metadata_only: Default::default(),
+            followed: self.followed.clone(),
             leader: None,
             history: self.history.clone(),
             scope: self.scope,
