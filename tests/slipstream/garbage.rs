@@ -23,7 +23,7 @@ const ROWS: i64 = 300_000;
 const INSERTS: i64 = 6;
 
 /// A leader with a database `d`, that looks for garbage so often.
-async fn leader(site: &Site, directory: &str, options: &[&str]) -> Result<Node> {
+pub(crate) async fn leader(site: &Site, directory: &str, options: &[&str]) -> Result<Node> {
     let mut leader = site.start("leader", "north", directory, options).await?;
     leader.wait_ready().await?;
     leader.create_database("d").await?;
@@ -33,14 +33,14 @@ async fn leader(site: &Site, directory: &str, options: &[&str]) -> Result<Node> 
     Ok(leader)
 }
 
-async fn ingest(leader: &Node, table: &str, rows: &str) -> Result<()> {
+pub(crate) async fn ingest(leader: &Node, table: &str, rows: &str) -> Result<()> {
     let options = "format=csv&create=true";
     leader.ingest("d", table, options, rows.to_owned()).await?;
     Ok(())
 }
 
 /// The names of the database's extent files, without their endings.
-fn files(site: &Site) -> Result<BTreeSet<String>> {
+pub(crate) fn files(site: &Site) -> Result<BTreeSet<String>> {
     let folder = format!("{}/extents", site.only_database_folder()?);
     // The store takes an empty folder away with its last file.
     if !site.bucket_directory().join(&folder).exists() {
@@ -61,12 +61,12 @@ async fn extents(leader: &Node) -> Result<BTreeSet<String>> {
     ids.collect()
 }
 
-async fn blockers(leader: &Node) -> Result<Vec<Value>> {
+pub(crate) async fn blockers(leader: &Node) -> Result<Vec<Value>> {
     leader.command("d", ".show gc blockers").await
 }
 
 /// Waits until something keeps so many extents for a reason; gives the row that says so.
-async fn blocked_by(leader: &Node, reason: &str, extents: u64) -> Result<Value> {
+pub(crate) async fn blocked_by(leader: &Node, reason: &str, extents: u64) -> Result<Value> {
     let mut last = Vec::new();
     let what = format!("{extents} extents are kept: {reason}");
     let mut found = None;

@@ -40,6 +40,7 @@ mod garbage;
 mod health;
 mod lifecycle;
 mod long_query;
+mod orphans;
 mod removal;
 mod requests;
 mod resources;

@@ -9,12 +9,23 @@ pub(crate) mod format;
 mod load;
 mod write;
 
+use bytes::Bytes;
+use slipstream_model::Digest;
+
+use crate::LogDefect;
 pub(crate) use load::{is_lost, load, load_newest};
 pub(crate) use write::write;
 
 /// Segments that are read or written at once. InfluxDB capped its start-up reads at 16 to 20
 /// after unbounded ones made nodes fail in loops.
 const SEGMENT_CONCURRENCY: usize = 16;
+
+/// The segments that a root names.
+pub(crate) fn segments(root: &Bytes) -> Result<Vec<Digest>, LogDefect> {
+    let tables = format::decode_root(root)?.tables.into_iter();
+    let segments = tables.flat_map(|table| table.segments);
+    Ok(segments.map(|segment| segment.sha256).collect())
+}
 
 /// Runs work that takes long on a thread for such work.
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

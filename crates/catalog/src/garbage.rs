@@ -6,6 +6,10 @@
 //! next need not read the log from its start; but it is a hint only. Who finds it old, lost or
 //! damaged reads more of the log, comes to more removals, and deletes some files a second time.
 //!
+//! It also knows who opened the log, and when: a writer that was replaced commits no more, and what
+//! it uploaded without committing is garbage, as its intents ([`UploadIntent`](crate::UploadIntent))
+//! name it.
+//!
 //! An extent that was taken out of a table may stand in another one: whoever deletes looks at the
 //! newest state first ([`ExtentSet::held_of`](crate::ExtentSet::held_of)). Once no table has it, none
 //! will have it again, and once it leaves the last one there is a removal that says so.
@@ -15,7 +19,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use prost::Message;
-use slipstream_model::{BucketId, DatabaseId, Digest, ExtentId, TableId, Timestamp, Version};
+use slipstream_model::{
+    BucketId, DatabaseId, Digest, Epoch, ExtentId, TableId, Timestamp, Version,
+};
 use slipstream_proto::log as proto;
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter, frame};
 use uuid::Uuid;
@@ -47,6 +53,20 @@ pub struct Removal {
     pub extents: Vec<RemovedExtent>,
 }
 
+/// A writer that opened the log. What it uploaded and never committed is garbage once the next one
+/// has opened it: then it can commit no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedEpoch {
+    /// Its epoch, which no other writer has.
+    pub epoch: Epoch,
+    /// The commit that opened the log.
+    pub version: Version,
+    /// When that was made, by its leader's clock.
+    pub opened_at: Timestamp,
+    /// What it uploaded and never committed is deleted.
+    pub is_settled: bool,
+}
+
 /// An extent that left a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemovedExtent {
@@ -61,6 +81,7 @@ pub struct RemovedExtent {
 pub struct GarbageLedger {
     state: DatabaseState,
     removals: Vec<Removal>,
+    epochs: Vec<OpenedEpoch>,
     /// The version up to which the bucket has it.
     stored: Version,
 }
@@ -95,6 +116,7 @@ impl GarbageLedger {
             stored: state.version(),
             state,
             removals: Vec::new(),
+            epochs: Vec::new(),
         }
     }
 
@@ -109,6 +131,11 @@ impl GarbageLedger {
         if (found.bucket, found.log) != (bucket.id(), empty.id().as_uuid()) {
             return Err(corrupt("it is another database's").into());
         }
+        if found.epochs.is_empty() && found.version > Version::ZERO {
+            return Err(
+                corrupt("it does not say who opened the log, as older ones did not").into(),
+            );
+        }
         let state = checkpoint::load(bucket, empty, found.version).await?;
         // A bucket that was put back to an earlier time may have gone on differently since.
         if state.digest() != found.digest {
@@ -118,6 +145,7 @@ impl GarbageLedger {
             stored: state.version(),
             state,
             removals: found.removals,
+            epochs: found.epochs,
         })
     }
 
@@ -144,8 +172,17 @@ impl GarbageLedger {
             let bytes = bytes?.ok_or_else(|| CorruptLog::undecodable(&path, "it is missing"))?;
             let commit = log::decode_at(&path, &bytes)?;
             let removals = commit.removals(&self.state)?;
+            let known = self.state.epoch();
             self.state = self.state.apply(&commit)?;
             self.removals.extend(removals);
+            if commit.epoch() > known {
+                self.epochs.push(OpenedEpoch {
+                    epoch: commit.epoch(),
+                    version,
+                    opened_at: commit.committed_at(),
+                    is_settled: false,
+                });
+            }
         }
         if self.state.version() == newest.version() {
             if self.state.digest() != newest.digest() {
@@ -172,6 +209,19 @@ impl GarbageLedger {
     /// What was removed and is not settled, in the order of versions.
     pub fn removals(&self) -> &[Removal] {
         &self.removals
+    }
+
+    /// Everybody who opened the log up to that version, in order.
+    pub fn epochs(&self) -> &[OpenedEpoch] {
+        &self.epochs
+    }
+
+    /// Notes that what a writer uploaded and never committed is deleted.
+    pub fn settle_epoch(&mut self, epoch: Epoch) {
+        let mut epochs = self.epochs.iter_mut();
+        if let Some(opened) = epochs.find(|opened| opened.epoch == epoch) {
+            opened.is_settled = true;
+        }
     }
 
     /// Forgets extents of the first removals, which are deleted, or stand in another table.
@@ -209,6 +259,12 @@ impl GarbageLedger {
         }
     }
 
+    /// The same, with who opened the log.
+    #[cfg(test)]
+    pub(crate) fn with_epochs(self, epochs: Vec<OpenedEpoch>) -> Self {
+        Self { epochs, ..self }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let message = proto::GarbageLedger {
             bucket_id: to_bytes(self.state.bucket_id().as_bytes()),
@@ -216,6 +272,7 @@ impl GarbageLedger {
             version: self.state.version().get(),
             digest: to_bytes(self.state.digest().as_bytes()),
             removals: self.removals.iter().map(removal_to_proto).collect(),
+            epochs: self.epochs.iter().map(epoch_to_proto).collect(),
         };
         frame::seal(LEDGER_MAGIC, &message.encode_to_vec())
     }
@@ -228,6 +285,7 @@ pub(crate) struct Found {
     version: Version,
     digest: Digest,
     removals: Vec<Removal>,
+    epochs: Vec<OpenedEpoch>,
 }
 
 impl Found {
@@ -245,6 +303,12 @@ impl Found {
         &self.removals
     }
 
+    /// Who it says opened the log.
+    #[cfg(test)]
+    pub(crate) fn epochs(&self) -> &[OpenedEpoch] {
+        &self.epochs
+    }
+
     fn from_proto(message: proto::GarbageLedger) -> Result<Self, Malformed> {
         let removals = message.removals.into_iter().map(removal_from_proto);
         Ok(Self {
@@ -255,7 +319,26 @@ impl Found {
             version: Version::new(message.version),
             digest: fixed("the digest", &message.digest, Digest::from_slice)?,
             removals: removals.collect::<Result<_, _>>()?,
+            epochs: message.epochs.into_iter().map(epoch_from_proto).collect(),
         })
+    }
+}
+
+fn epoch_to_proto(opened: &OpenedEpoch) -> proto::OpenedEpoch {
+    proto::OpenedEpoch {
+        epoch: opened.epoch.get(),
+        version: opened.version.get(),
+        opened_at: opened.opened_at.as_micros(),
+        is_settled: opened.is_settled,
+    }
+}
+
+fn epoch_from_proto(opened: proto::OpenedEpoch) -> OpenedEpoch {
+    OpenedEpoch {
+        epoch: Epoch::new(opened.epoch),
+        version: Version::new(opened.version),
+        opened_at: Timestamp::from_micros(opened.opened_at),
+        is_settled: opened.is_settled,
     }
 }
 

@@ -20,14 +20,14 @@ use uuid::Uuid;
 
 use crate::checkpoint::format as checkpoint;
 use crate::extents::{Removed, Segment};
-use crate::garbage;
 use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
-    ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, ExtentSet, FollowerRecord,
-    GarbageLedger, InvitationRecord, PrincipalsChange, PutMode, Removal, RemovedExtent, TableState,
-    WriterContext,
+    ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, DroppedDatabase, ExtentSet,
+    FollowerRecord, GarbageLedger, InvitationRecord, OpenedEpoch, PrincipalsChange, PutMode,
+    Removal, RemovedExtent, TableState, UploadIntent, WriterContext,
 };
+use crate::{dropped, garbage, intent};
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
 
@@ -582,8 +582,41 @@ fn golden_checkpoint() {
         extents: removed(numbers),
     };
     let removals = vec![removal(7, [8, 9]), removal(64, [3, 300])];
-    let ledger = GarbageLedger::of(state, removals.clone()).encode();
+    let ledger = GarbageLedger::of(state.clone(), removals.clone()).encode();
     assert_golden("garbage.ledger", &ledger);
     let found = garbage::Found::decode(&ledger).expect("whole");
     assert_eq!(found.removals(), removals);
+
+    let opened = |epoch, version, is_settled| OpenedEpoch {
+        epoch: Epoch::new(epoch),
+        version: slipstream_model::Version::new(version),
+        opened_at: Timestamp::from_micros(1_357_016_400_000_000),
+        is_settled,
+    };
+    let epochs = vec![opened(1, 1, true), opened(2, 40, false)];
+    let ledger = GarbageLedger::of(state, removals).with_epochs(epochs.clone());
+    let ledger = ledger.encode();
+    assert_golden("garbage_with_epochs.ledger", &ledger);
+    let found = garbage::Found::decode(&ledger).expect("whole");
+    assert_eq!(found.epochs(), epochs);
+}
+
+#[test]
+fn golden_intents_and_dropped_databases() {
+    let random = Uuid::from_u128(0x0189_7C5C_2A00_7123_8456_789A_BCDE_F012);
+    let intent = UploadIntent::new(Epoch::new(3), 2, random, 64);
+    let bytes = intent.encode(BUCKET, DATABASE);
+    assert_golden("garbage.intent", &bytes);
+    let found = intent::Found::decode(&bytes).expect("whole");
+    assert_eq!(found.intent, intent);
+
+    let dropped = DroppedDatabase {
+        version: slipstream_model::Version::new(12),
+        openings: [1, 7, 12].map(slipstream_model::Version::new).to_vec(),
+        is_done: true,
+    };
+    let bytes = dropped.encode(BUCKET, DATABASE);
+    assert_golden("garbage.dropped", &bytes);
+    let found = dropped::Found::decode(&bytes).expect("whole");
+    assert_eq!(found.dropped, dropped);
 }

@@ -10,7 +10,9 @@
 //! * [`History`] reads older versions, as long as the log that leads to them is kept.
 //! * [`DatabaseState`] is what they lead to: tables, columns, and an [`ExtentSet`] a table. It is
 //!   immutable and clones in O(1), so that a query keeps the version it began with.
-//! * [`GarbageLedger`] is what commits took out of tables and nobody has deleted yet.
+//! * [`GarbageLedger`] is what commits took out of tables and nobody has deleted yet. An
+//!   [`UploadIntent`] says which extents a writer may upload, and a [`DroppedDatabase`] how far the
+//!   deletion of a whole database is.
 //! * [`ClusterWriter`], [`ClusterReader`] and [`ClusterState`] are the same for the catalog of a
 //!   cluster: its databases, and who follows them.
 //!
@@ -69,12 +71,14 @@ mod cluster;
 mod codec;
 mod commit;
 mod database;
+mod dropped;
 mod error;
 mod extents;
 mod garbage;
 #[cfg(test)]
 mod golden;
 mod history;
+mod intent;
 mod log;
 mod op;
 mod reader;
@@ -85,10 +89,12 @@ mod writer;
 pub use cluster::{ClusterOp, ClusterState, FollowerRecord, InvitationRecord};
 pub use commit::{COMMIT_BYTES_MAX, Commit, Redactor};
 pub use database::{DatabaseState, Stored, StoredEntity, TableState};
+pub use dropped::DroppedDatabase;
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
-pub use garbage::{GarbageLedger, Removal, RemovedExtent};
+pub use garbage::{GarbageLedger, OpenedEpoch, Removal, RemovedExtent};
 pub use history::{History, HistoryError, VersionSummary};
+pub use intent::UploadIntent;
 pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
 pub use writer::{

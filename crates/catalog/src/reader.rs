@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use slipstream_model::{ClusterName, DatabaseId, TableLevelSharing, Version};
+use slipstream_model::{ClusterName, DatabaseId, TableLevelSharing, Timestamp, Version};
 use slipstream_storage::{BucketPath, BucketReader, StorageError};
 
 use crate::log::{self, LogState};
@@ -147,6 +147,16 @@ impl ClusterReader {
             ClusterState::empty(self.bucket.id(), self.cluster.clone()),
         )
         .await
+    }
+
+    /// When a commit was made, by its leader's clock. One request.
+    ///
+    /// # Errors
+    /// When the bucket does not answer, or there is no such commit that can be trusted.
+    pub async fn committed_at(&self, version: Version) -> Result<Timestamp, CatalogError> {
+        let path = BucketPath::cluster_commit(&self.cluster, version);
+        let bytes = self.bucket.get(&path).await?;
+        Ok(log::decode_at(&path, &bytes)?.committed_at())
     }
 
     /// A state with every commit after it. One request when there is none.

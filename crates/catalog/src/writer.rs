@@ -247,6 +247,11 @@ impl<S: LogState> LogWriter<S> {
         }
     }
 
+    /// Its epoch, which no other writer of the log has.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
     /// Whether another writer is known to have taken over.
     pub fn is_fenced(&self) -> bool {
         matches!(self.shared.stopped(), Some(CommitError::Fenced { .. }))

@@ -228,19 +228,25 @@ pub enum GarbageReason {
     Pin,
     /// It was moved, and another table has it.
     InTable,
+    /// It was uploaded and never committed, not long enough ago.
+    Orphan,
+    /// Its whole database was dropped, not long enough ago, or somebody reads it.
+    Dropped,
     /// Nothing keeps it: the next round deletes it.
     Due,
 }
 
 impl GarbageReason {
     /// Every one, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Grace,
         Self::Restart,
         Self::Lease,
         Self::Query,
         Self::Pin,
         Self::InTable,
+        Self::Orphan,
+        Self::Dropped,
         Self::Due,
     ];
 
@@ -253,6 +259,8 @@ impl GarbageReason {
             Self::Query => "Query",
             Self::Pin => "Pin",
             Self::InTable => "InTable",
+            Self::Orphan => "Orphan",
+            Self::Dropped => "Dropped",
             Self::Due => "Due",
         }
     }
@@ -267,11 +275,12 @@ pub struct GarbageBlocker {
     pub reason: GarbageReason,
     /// Who keeps them, where somebody does: a follower's node, a version.
     pub holder: String,
-    /// How many they are.
+    /// How many they are; 0 of a database that was dropped, whose extents nobody counts.
     pub extents: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The oldest version that removed one of them.
+    /// The oldest version that removed one of them. Of orphans, that since which their writer
+    /// commits no more; of a database that was dropped, that of the cluster's catalog.
     pub oldest_version: Version,
     /// When that was committed.
     pub oldest_removed_at: Timestamp,
@@ -279,16 +288,37 @@ pub struct GarbageBlocker {
     pub until: Option<Timestamp>,
 }
 
+/// Why a file was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CollectedReason {
+    /// A commit took the extent out of its table.
+    Removed,
+    /// It was uploaded, and no commit ever named it.
+    Orphan,
+}
+
+impl CollectedReason {
+    /// As people see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "Removed",
+            Self::Orphan => "Orphan",
+        }
+    }
+}
+
 /// An extent whose file was deleted, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectedExtent {
     /// The extent.
     pub id: ExtentId,
-    /// The table that it left.
+    /// Why.
+    pub reason: CollectedReason,
+    /// The table that it left; empty for an orphan.
     pub table: String,
-    /// The version that removed it.
+    /// The version that removed it; of an orphan, that since which its writer commits no more.
     pub removed_version: Version,
-    /// When that was committed.
+    /// When that was committed; of an orphan that this leader's own ingest left, when that failed.
     pub removed_at: Timestamp,
     /// Bytes of its file.
     pub size_bytes: u64,

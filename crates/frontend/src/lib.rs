@@ -30,10 +30,10 @@ pub mod wire;
 
 pub use access::{Access, Caller, ClusterPermission, Permission};
 pub use engine::{
-    Answer, CacheDescription, CachingPreview, Capacity, CollectedExtent, DatabaseChange,
-    DatabaseReadiness, Description, Engine, GarbageBlocker, GarbageReason, HotSet, IngestFormat,
-    IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, Readiness, Reject,
-    SqlRequest, TableMode, TextOptions,
+    Answer, CacheDescription, CachingPreview, Capacity, CollectedExtent, CollectedReason,
+    DatabaseChange, DatabaseReadiness, Description, Engine, GarbageBlocker, GarbageReason, HotSet,
+    IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, Readiness,
+    Reject, SqlRequest, TableMode, TextOptions,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};

@@ -72,6 +72,15 @@ fn describe() {
     );
     describe_counter!("slipstream_gc_deleted_bytes_total", "bytes of those files");
     describe_counter!(
+        "slipstream_gc_orphans_total",
+        "files that were deleted because no commit ever named them, by database"
+    );
+    describe_counter!("slipstream_gc_orphan_bytes_total", "bytes of those files");
+    describe_counter!(
+        "slipstream_gc_dropped_databases_total",
+        "dropped databases whose objects were deleted"
+    );
+    describe_counter!(
         "slipstream_gc_failures_total",
         "rounds of a database that ended before their time"
     );

@@ -1,15 +1,15 @@
 //! The leader's cluster: which databases it owns, their writers, and who follows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use slipstream_catalog::{
     CatalogError, ClusterOp, ClusterState, ClusterWriter, CommitError, Committed, DatabaseOp,
-    DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, WriterContext,
+    DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, RemovedExtent, WriterContext,
 };
 use slipstream_frontend::{Caller, ClusterPermission, ErrorKind, ServiceError};
 use slipstream_model::{
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use crate::ingest::ExtentIds;
 use crate::leases::LeaseTable;
 use crate::readers::Readers;
 
@@ -73,6 +74,7 @@ pub struct Cluster {
     context: ClusterContext,
     catalog: ClusterWriter,
     databases: RwLock<BTreeMap<DatabaseId, Database>>,
+    extent_ids: Mutex<HashMap<DatabaseId, ExtentIds>>,
     leases: LeaseTable,
     readers: Readers,
     opened: Opened,
@@ -116,6 +118,7 @@ impl Cluster {
             context,
             catalog,
             databases: RwLock::new(databases),
+            extent_ids: Mutex::default(),
             leases,
             readers: Readers::default(),
             opened,
@@ -252,6 +255,21 @@ impl Cluster {
         }
     }
 
+    /// The ids that extents of a database get.
+    ///
+    /// # Errors
+    /// As [`Cluster::writer`].
+    pub(crate) fn extent_ids(&self, id: DatabaseId) -> Result<ExtentIds, ServiceError> {
+        let writer = self.writer(id)?;
+        let mut all = self.extent_ids.lock();
+        let ids = all.entry(id).or_insert_with(|| {
+            let context = &self.context;
+            let (clock, entropy) = (Arc::clone(&context.clock), context.entropy.clone());
+            ExtentIds::new(context.bucket.clone(), clock, entropy, id, writer.epoch())
+        });
+        Ok(ids.clone())
+    }
+
     /// The writers of the databases that can be written, by name.
     pub(crate) fn writers(&self) -> Vec<(DatabaseName, DatabaseWriter)> {
         let databases = self.databases.read();
@@ -374,6 +392,7 @@ impl Cluster {
         self.commit(ClusterOp::DropDatabase { name, if_exists })
             .await?;
         let dropped = self.databases.write().remove(&id);
+        self.extent_ids.lock().remove(&id);
         if let Some(Database::Open(writer)) = dropped {
             writer.close().await;
         }
@@ -390,11 +409,41 @@ impl Cluster {
         ops: Vec<DatabaseOp>,
     ) -> Result<Committed, ServiceError> {
         let writer = self.writer(database)?;
+        let uploaded = uploaded(&ops);
         let committing = tokio::time::timeout(COMMIT_PATIENCE, writer.commit(ops));
-        committing
-            .await
-            .map_err(|_| outcome_unknown())?
-            .map_err(commit_error)
+        let committed = committing.await.map_err(|_| outcome_unknown())?;
+        if let Ok(ids) = self.extent_ids(database) {
+            match &committed {
+                Ok(_) => ids.settle(uploaded.iter().map(|file| file.id)),
+                Err(CommitError::Rejected(_)) => ids.abandon(uploaded),
+                Err(_) => {}
+            }
+        }
+        committed.map_err(commit_error)
+    }
+
+    /// Notes that what operations put into tables will not be committed.
+    pub(crate) fn abandon(&self, database: DatabaseId, ops: &[DatabaseOp]) {
+        // Of a database that is gone meanwhile everything is deleted.
+        if let Ok(ids) = self.extent_ids(database) {
+            ids.abandon(uploaded(ops));
+        }
+    }
+
+    /// Opens a database that was dropped, so that whoever had it open commits no more. The writer is
+    /// to be closed soon.
+    pub(crate) async fn open_dropped(
+        &self,
+        id: DatabaseId,
+    ) -> Result<DatabaseWriter, CatalogError> {
+        let bucket = self.context.bucket.clone();
+        DatabaseWriter::open(bucket, id, writer_context(&self.context)).await
+    }
+
+    /// Whether this is the leader of the cluster, as the bucket says now. `false` also when that
+    /// cannot be learned.
+    pub(crate) async fn is_newest(&self) -> bool {
+        self.catalog.is_newest().await
     }
 
     /// Ends what is queued, writes checkpoints, and stops.
@@ -441,6 +490,19 @@ fn writer_context(context: &ClusterContext) -> WriterContext {
         entropy: context.entropy.clone(),
         checkpoint_every: CHECKPOINT_EVERY,
     }
+}
+
+/// The files that operations put into tables.
+fn uploaded(ops: &[DatabaseOp]) -> Vec<RemovedExtent> {
+    let added = ops.iter().filter_map(|op| match op {
+        DatabaseOp::AddExtents { extents, .. } => Some(extents),
+        _ => None,
+    });
+    let files = added.flatten().map(|extent| RemovedExtent {
+        id: extent.id,
+        size_bytes: extent.size_bytes,
+    });
+    files.collect()
 }
 
 async fn open_database(context: &ClusterContext, id: DatabaseId) -> (DatabaseId, Database) {

@@ -131,17 +131,17 @@ impl LeaderEngine {
         database: DatabaseId,
         created_on: Option<Timestamp>,
         tags: BTreeSet<String>,
-    ) -> IngestContext {
-        IngestContext {
+    ) -> Result<IngestContext, ServiceError> {
+        Ok(IngestContext {
             bucket: self.cluster.bucket().clone(),
             clock: Arc::clone(self.cluster.clock()),
-            entropy: self.cluster.entropy().clone(),
+            ids: self.cluster.extent_ids(database)?,
             database,
             created_on: created_on.unwrap_or_else(|| self.cluster.clock().now()),
             tags,
             encoding: Arc::clone(&self.encoding),
             options: self.ingest.clone(),
-        }
+        })
     }
 
     /// The states a request is answered from: all databases, owned and followed, resolved once;
@@ -469,7 +469,7 @@ impl Engine for LeaderEngine {
         let state = self.cluster.writer(database)?.state();
         let name = TableName::new(request.table.clone()).map_err(invalid)?;
         let target = self.target(&request, &state)?;
-        let context = self.ingest_context(database, request.creation_time, request.tags.clone());
+        let context = self.ingest_context(database, request.creation_time, request.tags.clone())?;
 
         let OpenSource {
             schema,
@@ -600,6 +600,7 @@ impl Engine for LeaderEngine {
         for (name, writer) in self.cluster.writers() {
             all.extend(self.garbage.blockers(&name, &writer).await?);
         }
+        all.extend(self.garbage.dropped().await?);
         Ok(all)
     }
 

@@ -13,6 +13,7 @@ mod blocking;
 mod columnar;
 mod conform;
 mod csv;
+mod ids;
 mod infer;
 mod json;
 mod nulls;
@@ -31,13 +32,15 @@ use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use slipstream_frontend::{ErrorKind, IngestFormat, IngestSource, ServiceError, TextOptions};
-use slipstream_model::{Clock, DatabaseId, Entropy, TableSchema, Timestamp};
+use slipstream_model::{Clock, DatabaseId, TableSchema, Timestamp};
 use slipstream_storage::{BucketWriter, EXTENT_ROWS_MAX};
 use tokio::sync::Semaphore;
 
 pub(crate) use blocking::{Stop, give, produce};
 pub(crate) use columnar::batch_rows;
 use conform::Conform;
+pub(crate) use ids::Abandoned;
+pub use ids::ExtentIds;
 use rejects::Place;
 pub use rejects::Rejects;
 pub(crate) use write::rewrite_extents;
@@ -81,7 +84,7 @@ pub struct IngestContext {
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where extent ids come from.
-    pub entropy: Entropy,
+    pub ids: ExtentIds,
     /// The database that the extents belong to.
     pub database: DatabaseId,
     /// Their creation time.

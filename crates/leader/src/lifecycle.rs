@@ -11,10 +11,12 @@
 //! nobody can read any more.
 
 mod collector;
+mod dropped;
 mod failures;
 mod garbage;
 mod merge;
 mod merger;
+mod orphans;
 mod plan;
 mod read;
 mod retention;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use crate::Cluster;
 use crate::ingest::IngestOptions;
 pub use collector::GarbageCollector;
+pub(crate) use collector::catalog_error;
 use merger::Merger;
 pub use settings::{LifecycleArgs, LifecycleSettings};
 

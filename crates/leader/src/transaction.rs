@@ -159,7 +159,9 @@ impl<'a> Transaction<'a> {
         }
         let count = statements.len();
         for (index, statement) in statements.into_iter().enumerate() {
-            self.run_statement(statement).await.map_err(|error| {
+            let ran = self.run_statement(statement).await;
+            ran.map_err(|error| {
+                self.abandon();
                 if count == 1 {
                     return error;
                 }
@@ -217,6 +219,13 @@ impl<'a> Transaction<'a> {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What the statements until now uploaded will not be committed.
+    fn abandon(&self) {
+        if let Some((_, state)) = &self.database {
+            self.engine.cluster().abandon(state.id(), &self.ops);
         }
     }
 
@@ -440,7 +449,9 @@ impl<'a> Transaction<'a> {
         let info = self.query_info();
         let rows = session.execute(input, info).await?;
         let database = self.state_of(None)?.id();
-        let context = self.engine.ingest_context(database, None, BTreeSet::new());
+        let context = self
+            .engine
+            .ingest_context(database, None, BTreeSet::new())?;
         let extents = write_extents(&context, schema, rows).await?;
         self.rows += extents.iter().map(|extent| extent.row_count).sum::<u64>();
         if extents.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use slipstream_model::{ClusterName, DatabaseId, Digest, ExtentId, Version};
+use slipstream_model::{ClusterName, DatabaseId, Digest, Epoch, ExtentId, Version};
 
 /// The path of one object, below the bucket's prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +58,19 @@ impl BucketPath {
     /// What commits took out of a database's tables and is not deleted yet.
     pub fn garbage_ledger(database: DatabaseId) -> Self {
         Self(format!("databases/{database}/garbage/ledger"))
+    }
+
+    /// Ids of extents that the writer of an epoch may upload. Its intents are numbered from 0.
+    pub fn upload_intent(database: DatabaseId, epoch: Epoch, number: u64) -> Self {
+        Self(format!(
+            "databases/{database}/garbage/intents/{:020}-{number:010}",
+            epoch.get()
+        ))
+    }
+
+    /// How far the deletion of a database that was dropped is.
+    pub fn dropped_database(database: DatabaseId) -> Self {
+        Self(format!("databases/{database}/garbage/dropped"))
     }
 
     /// An extent file.

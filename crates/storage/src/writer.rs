@@ -215,11 +215,41 @@ impl BucketWriter {
         database: DatabaseId,
         extent: ExtentId,
     ) -> Result<(), StorageError> {
-        let path = BucketPath::extent(database, extent);
-        match self.store.delete(&self.object_path(&path)).await {
+        self.delete(&BucketPath::extent(database, extent)).await
+    }
+
+    /// Deletes an object, as [`BucketWriter::delete_extent`] deletes a file. Only garbage collection
+    /// asks for this.
+    ///
+    /// # Errors
+    /// When the store does not say that it is gone.
+    pub async fn delete(&self, path: &BucketPath) -> Result<(), StorageError> {
+        match self.store.delete(&self.object_path(path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(StorageError::from_store(
                 "delete",
+                &self.describe(path),
+                error,
+            )),
+        }
+    }
+
+    /// The bytes of an extent's file that may never have been uploaded; `None` when it was not. For
+    /// garbage collection: who reads knows the size from the catalog.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn extent_size(
+        &self,
+        database: DatabaseId,
+        extent: ExtentId,
+    ) -> Result<Option<u64>, StorageError> {
+        let path = BucketPath::extent(database, extent);
+        match self.store.head(&self.object_path(&path)).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StorageError::from_store(
+                "look for",
                 &self.describe(&path),
                 error,
             )),

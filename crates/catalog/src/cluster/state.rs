@@ -21,6 +21,7 @@ pub struct ClusterState {
     chain: Chain,
     by_name: OrdMap<DatabaseName, DatabaseId>,
     by_id: OrdMap<DatabaseId, DatabaseName>,
+    dropped: OrdMap<DatabaseId, (DatabaseName, Version)>,
     followers: OrdMap<Uuid, FollowerRecord>,
     invitations: OrdMap<Uuid, InvitationRecord>,
 }
@@ -88,6 +89,7 @@ impl ClusterState {
             chain: Chain::start(bucket, log_id),
             by_name: OrdMap::new(),
             by_id: OrdMap::new(),
+            dropped: OrdMap::new(),
             followers: OrdMap::new(),
             invitations: OrdMap::new(),
         }
@@ -131,6 +133,13 @@ impl ClusterState {
     /// All databases, by name.
     pub fn databases(&self) -> impl ExactSizeIterator<Item = (&DatabaseName, DatabaseId)> {
         self.by_name.iter().map(|(name, id)| (name, *id))
+    }
+
+    /// The databases that were dropped, in an order that means nothing: the name that each had then,
+    /// and the version that dropped it. Those whose objects are long deleted are among them.
+    pub fn dropped(&self) -> impl ExactSizeIterator<Item = (DatabaseId, &DatabaseName, Version)> {
+        let dropped = self.dropped.iter();
+        dropped.map(|(id, (name, version))| (*id, name, *version))
     }
 
     /// All attachments, in an order that means nothing.
@@ -240,6 +249,9 @@ impl ClusterState {
         self.check_not_followed(id, &name)?;
         self.by_id.remove(&id);
         self.by_name.remove(&name);
+        // Records are applied to the state before their commit.
+        let version = self.chain.version.next();
+        self.dropped.insert(id, (name, version));
         Ok(())
     }
 }

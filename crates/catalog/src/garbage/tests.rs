@@ -169,6 +169,46 @@ async fn only_removals_up_to_a_version_are_settled() {
     writer.close().await;
 }
 
+#[tokio::test]
+async fn everybody_who_opened_the_log_is_known_and_so_is_who_is_settled() {
+    let bucket = bucket().await;
+    let mut opened = Vec::new();
+    for seed in 2..5 {
+        let writer = open(&bucket, seed).await;
+        opened.push((writer.epoch().get(), writer.state().version().get()));
+        let name = format!("t{seed}");
+        commit(&writer, vec![create_table(seed.into(), &name)]).await;
+        let mut ledger = load(&bucket, &writer).await;
+        // What the last round noted is read on from.
+        let known = ledger.epochs().iter();
+        let settled = known.map(|opened| opened.is_settled);
+        let expected = (2..=seed).map(|other| other < seed);
+        assert_eq!(settled.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        ledger.settle_epoch(writer.epoch());
+        ledger.store(&bucket).await.expect("taken");
+        writer.close().await;
+    }
+    assert_eq!(opened, [(1, 1), (2, 3), (3, 5)]);
+    let ledger = GarbageLedger::load(bucket.reader(), DATABASE).await;
+    let ledger = ledger.expect("answered");
+    let known = ledger.epochs().iter();
+    let known = known.map(|opened| (opened.epoch.get(), opened.version.get()));
+    assert_eq!(known.collect::<Vec<_>>(), opened);
+}
+
+#[tokio::test]
+async fn a_ledger_that_does_not_say_who_opened_the_log_is_made_anew() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    let mut ledger = load(&bucket, &writer).await;
+    ledger.epochs.clear();
+    ledger.store(&bucket).await.expect("taken");
+    let ledger = load(&bucket, &writer).await;
+    assert_eq!(ledger.stored(), Version::ZERO);
+    assert_eq!(ledger.epochs().len(), 1);
+    writer.close().await;
+}
+
 #[test]
 fn a_removal_with_too_few_sizes_is_refused() {
     let message = proto::Removal {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::TryStreamExt;
-use slipstream_model::{Extent, ManualClock, StatisticValue};
+use slipstream_model::{Entropy, Epoch, Extent, ManualClock, StatisticValue};
 
 use super::*;
 
@@ -27,11 +27,14 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(1)));
         let entropy = Entropy::from_seed(1);
         let spool = tempfile::tempdir().expect("temporary directory");
+        let bucket = BucketWriter::memory(Arc::clone(&clock), entropy.clone()).await;
+        let database = DatabaseId::default();
+        let of_ids = (bucket.clone(), Arc::clone(&clock), entropy);
         let context = IngestContext {
-            bucket: BucketWriter::memory(Arc::clone(&clock), entropy.clone()).await,
+            ids: ExtentIds::new(of_ids.0, of_ids.1, of_ids.2, database, Epoch::FIRST),
+            bucket,
             clock,
-            entropy,
-            database: DatabaseId::default(),
+            database,
             created_on: Timestamp::from_micros(7),
             tags: BTreeSet::from(["t".to_owned()]),
             encoding: Arc::new(Semaphore::new(2)),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use slipstream_catalog::RemovedExtent;
 use slipstream_frontend::{ErrorKind, ServiceError};
-use slipstream_model::{Extent, ExtentId, TableSchema};
+use slipstream_model::{Extent, TableSchema};
 use slipstream_storage::{
     EXTENT_BYTES_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler, ExtentLayout,
     ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes,
@@ -16,6 +17,7 @@ use slipstream_storage::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::blocking::{compute, cores, died};
+use super::ids::Uploads;
 use super::{BatchStream, IngestContext};
 
 /// Extents of one ingest that are on their way to the bucket at one time. Each is whole in
@@ -34,7 +36,7 @@ const SHARE_LEFT_MAX: u64 = 16;
 ///
 /// # Errors
 /// The first failure of the source, the encoder or the bucket. What was uploaded until then is
-/// never referred to.
+/// never referred to, and is deleted one day.
 pub async fn write_extents<E>(
     context: &IngestContext,
     schema: &TableSchema,
@@ -73,6 +75,8 @@ where
     E: Into<ServiceError>,
 {
     let layout = ExtentLayout::new(schema).map_err(encoding)?;
+    context.ids.prepare();
+    let uploads = context.ids.uploads();
     let checked = batches.map(|batch| {
         let batch = batch.map_err(Into::into)?;
         check_nulls(&batch, schema)?;
@@ -82,11 +86,13 @@ where
     let encoded = group(checked, context.options.extent_rows_max)
         .map(|group| encode(context, rows.clone(), group))
         .buffered(groups_max);
-    assemble(encoded, layout)
-        .map(|extent| finish(context, extent))
+    let extents = assemble(encoded, layout)
+        .map(|extent| finish(context, &uploads, extent))
         .buffered(UPLOADS_MAX)
         .try_collect()
-        .await
+        .await?;
+    uploads.keep();
+    Ok(extents)
 }
 
 /// Puts row groups together until an extent is full.
@@ -283,10 +289,12 @@ async fn encode(
 /// A task of its own: it goes on while the ingest waits for its source, and ends with the ingest.
 async fn finish(
     context: &IngestContext,
+    uploads: &Uploads,
     extent: Result<ExtentAssembler, ServiceError>,
 ) -> Result<Extent, ServiceError> {
     let extent = extent?;
-    let id = ExtentId::new(context.entropy.uuid_at(context.clock.now()));
+    let id = context.ids.next().await?;
+    let noted = uploads.noted();
     let (created_on, tags) = (context.created_on, context.tags.clone());
     let (bucket, database) = (context.bucket.clone(), context.database);
     let upload = async move {
@@ -294,6 +302,8 @@ async fn finish(
         let finish = move || extent.finish(id, created_on, tags);
         let finished = tokio::task::spawn_blocking(finish).await;
         let finished: EncodedExtent = finished.map_err(|e| died(&e))?.map_err(encoding)?;
+        let size_bytes = finished.extent.size_bytes;
+        noted.lock().push(RemovedExtent { id, size_bytes });
         bucket.upload_extent(database, &finished).await?;
         Ok::<_, ServiceError>(finished.extent)
     };

@@ -3,7 +3,8 @@
 //! What was removed comes from the log, by a [`GarbageLedger`]; never from a listing of the bucket.
 //! What may go decides [`garbage`], which does nothing else. A batch is deleted only after the
 //! bucket has said that no other leader has taken over, and is noted after it is deleted: whoever
-//! dies in between deletes it again.
+//! dies in between deletes it again. [`Orphans`] are what no commit ever named, and
+//! [`DroppedDatabases`] go as a whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,22 +14,24 @@ use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use slipstream_catalog::{CatalogError, DatabaseReader, DatabaseWriter, GarbageLedger};
 use slipstream_frontend::{
-    CollectedExtent, ErrorKind, GarbageBlocker, GarbageReason, ServiceError,
+    CollectedExtent, CollectedReason, ErrorKind, GarbageBlocker, GarbageReason, ServiceError,
 };
 use slipstream_model::{DatabaseId, DatabaseName, ExtentId};
 
+use super::dropped::DroppedDatabases;
 use super::garbage::{self, Deletable, Picked, Rules};
+use super::orphans::Orphans;
 use crate::Cluster;
 
 /// Extents that are deleted between two looks whether this is still the leader: some seconds' work.
-const BATCH_EXTENTS: usize = 256;
+pub(super) const BATCH_EXTENTS: usize = 256;
 /// Files that are deleted at one time. Nobody waits for the space, and others wait for the bucket.
-const DELETE_CONCURRENCY: usize = 8;
+pub(super) const DELETE_CONCURRENCY: usize = 8;
 /// Commits that a leader that starts reads at most to know what was removed, when nothing was
 /// deleted for long.
 const STORE_EVERY: u64 = 1_024;
 /// Extents that an answer names; it stands in memory. All of them are deleted.
-const NAMED_MAX: usize = 100_000;
+pub(super) const NAMED_MAX: usize = 100_000;
 
 /// What one database's rounds share; one round at a time.
 type Cell = Arc<tokio::sync::Mutex<Option<GarbageLedger>>>;
@@ -39,11 +42,15 @@ pub struct GarbageCollector {
     cluster: Arc<Cluster>,
     grace: Duration,
     ledgers: Mutex<HashMap<DatabaseId, Cell>>,
+    orphans: Orphans,
+    dropped: DroppedDatabases,
 }
 
 impl GarbageCollector {
     pub(super) fn new(cluster: Arc<Cluster>, grace: Duration) -> Self {
         Self {
+            orphans: Orphans::new(Arc::clone(&cluster), grace),
+            dropped: DroppedDatabases::new(Arc::clone(&cluster), grace),
             cluster,
             grace,
             ledgers: Mutex::default(),
@@ -65,6 +72,7 @@ impl GarbageCollector {
                     tracing::warn!(%database, %error, "files of removed extents stay for now");
                 }
             }
+            self.dropped.round().await;
         }
     }
 
@@ -97,12 +105,17 @@ impl GarbageCollector {
         let ids: Vec<ExtentId> = ids.map(|extent| extent.id).collect();
         let held = garbage::held_of(ledger.state(), &ids);
         let rules = self.rules(id);
-        Ok(garbage::blockers(
-            database.as_str(),
-            removals,
-            &rules,
-            &held,
-        ))
+        let mut blockers = garbage::blockers(database.as_str(), removals, &rules, &held);
+        blockers.extend(self.orphans.blockers(database, ledger).await?);
+        Ok(blockers)
+    }
+
+    /// What keeps the objects of databases that were dropped.
+    ///
+    /// # Errors
+    /// When the bucket does not answer.
+    pub(crate) async fn dropped(&self) -> Result<Vec<GarbageBlocker>, ServiceError> {
+        self.dropped.blockers().await
     }
 
     /// What would be deleted now.
@@ -121,7 +134,9 @@ impl GarbageCollector {
         let held_of = |ids: &[ExtentId]| garbage::held_of(state, ids);
         let picked = garbage::pick(ledger.removals(), &rules, NAMED_MAX, held_of);
         let picked = picked.unwrap_or_default();
-        Ok(picked.delete.into_iter().map(collected).collect())
+        let mut all: Vec<_> = picked.delete.into_iter().map(collected).collect();
+        all.extend(self.orphans.preview(ledger).await?);
+        Ok(all)
     }
 
     /// Deletes what may go; gives what that was.
@@ -166,6 +181,12 @@ impl GarbageCollector {
                 outcome = Err(error);
                 break;
             }
+        }
+        if outcome.is_ok() {
+            let before = settled_epochs(ledger);
+            let orphans = self.orphans.collect(database, writer, ledger, &mut deleted);
+            outcome = orphans.await;
+            is_changed |= settled_epochs(ledger) > before;
         }
         let ahead = ledger.state().version().get() - ledger.stored().get();
         if is_changed || ahead >= STORE_EVERY {
@@ -237,8 +258,15 @@ impl GarbageCollector {
     fn forget_all_but(&self, writers: &[(DatabaseName, DatabaseWriter)]) {
         let alive = writers.iter().map(|(_, writer)| writer.state().id());
         let alive: HashSet<DatabaseId> = alive.collect();
+        self.orphans.forget_all_but(&alive);
         self.ledgers.lock().retain(|id, _| alive.contains(id));
     }
+}
+
+/// Of how many writers everything is deleted that they did not commit.
+fn settled_epochs(ledger: &GarbageLedger) -> usize {
+    let epochs = ledger.epochs().iter();
+    epochs.filter(|opened| opened.is_settled).count()
 }
 
 /// Forgets what of a batch is done.
@@ -252,6 +280,7 @@ fn settle(ledger: &mut GarbageLedger, picked: &Picked, failed: &HashMap<ExtentId
 fn collected(deleted: Deletable) -> CollectedExtent {
     CollectedExtent {
         id: deleted.extent.id,
+        reason: CollectedReason::Removed,
         table: deleted.table,
         removed_version: deleted.version,
         removed_at: deleted.removed_at,
@@ -306,7 +335,7 @@ fn note_blockers(database: &DatabaseName, blockers: &[GarbageBlocker]) {
     }
 }
 
-fn not_known_to_lead(database: &DatabaseName) -> ServiceError {
+pub(super) fn not_known_to_lead(database: &DatabaseName) -> ServiceError {
     ServiceError::new(
         ErrorKind::Fenced,
         "fenced",
@@ -317,7 +346,7 @@ fn not_known_to_lead(database: &DatabaseName) -> ServiceError {
     )
 }
 
-fn catalog_error(error: CatalogError) -> ServiceError {
+pub(crate) fn catalog_error(error: CatalogError) -> ServiceError {
     match error {
         CatalogError::Storage(error) => error.into(),
         CatalogError::Corrupt(error) => {

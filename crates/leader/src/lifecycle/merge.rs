@@ -36,14 +36,17 @@ pub(super) enum MergeError {
 
 impl Merge {
     /// Merges. Uploads the result, then puts it in the place of the sources by one transaction; what
-    /// is uploaded and not committed is never referred to.
+    /// is uploaded and not committed is never referred to, and is deleted one day.
     pub(super) async fn run(
         &self,
         writer: &DatabaseWriter,
         context: &IngestContext,
     ) -> Result<Vec<Extent>, MergeError> {
         let extents = self.write(context).await?;
-        self.check(&extents).map_err(MergeError::Failed)?;
+        if let Err(error) = self.check(&extents) {
+            context.ids.abandon_all(&extents);
+            return Err(MergeError::Failed(error));
+        }
         let add = DatabaseOp::AddExtents {
             table: self.table_id,
             schema: self.schema.clone(),
@@ -53,7 +56,13 @@ impl Merge {
             table: self.table_id,
             extents: self.sources.iter().map(|source| source.id).collect(),
         };
-        match writer.commit(vec![add, remove]).await {
+        let committed = writer.commit(vec![add, remove]).await;
+        match &committed {
+            Ok(_) => context.ids.settle(extents.iter().map(|extent| extent.id)),
+            Err(CommitError::Rejected(_)) => context.ids.abandon_all(&extents),
+            Err(_) => {}
+        }
+        match committed {
             Ok(_) => Ok(extents),
             Err(CommitError::Rejected(
                 reason @ (OpError::ExtentNotFound { .. }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use slipstream_catalog::{DatabaseState, DatabaseWriter, TableState};
+use slipstream_frontend::ServiceError;
 use slipstream_model::{
     DatabaseId, DatabaseName, Extent, ExtentId, MergePolicy, Timestamp, Version,
 };
@@ -152,7 +153,10 @@ impl Merger {
     async fn merge(&self, writer: DatabaseWriter, merge: Merge) -> bool {
         let clock = self.cluster.clock();
         let started = clock.elapsed();
-        let outcome = merge.run(&writer, &self.context(merge.database_id)).await;
+        let outcome = match self.context(merge.database_id) {
+            Ok(context) => merge.run(&writer, &context).await,
+            Err(error) => Err(MergeError::Failed(error)),
+        };
         let ended = clock.elapsed();
         let (database, table) = (&merge.database, &merge.table);
         let (outcome, is_merged) = match outcome {
@@ -192,18 +196,18 @@ impl Merger {
     }
 
     /// How the results are written.
-    fn context(&self, database: DatabaseId) -> IngestContext {
+    fn context(&self, database: DatabaseId) -> Result<IngestContext, ServiceError> {
         let cluster = &self.cluster;
-        IngestContext {
+        Ok(IngestContext {
             bucket: cluster.bucket().clone(),
             clock: Arc::clone(cluster.clock()),
-            entropy: cluster.entropy().clone(),
+            ids: cluster.extent_ids(database)?,
             database,
             created_on: cluster.clock().now(),
             tags: BTreeSet::new(),
             encoding: Arc::clone(&self.encoding),
             options: self.options.clone(),
-        }
+        })
     }
 }
 

@@ -122,13 +122,15 @@ async fn write_kept(
     extent: &Extent,
     deleted: u64,
 ) -> Result<Vec<Extent>, ServiceError> {
-    let context = engine.ingest_context(database, Some(extent.max_created_on), extent.tags.clone());
+    let context =
+        engine.ingest_context(database, Some(extent.max_created_on), extent.tags.clone())?;
     let kept = deletion.kept(extent)?;
     let mut written = write_extents(&context, &deletion.table().schema, kept).await?;
     let kept_rows: u64 = written.iter().map(|new| new.row_count).sum();
     // Every row goes or stays. Where the condition was answered one way and the other way round,
     // rows would be lost.
     if kept_rows + deleted != extent.row_count {
+        context.ids.abandon_all(&written);
         return Err(ServiceError::new(
             ErrorKind::Unsupported,
             "unsupported",

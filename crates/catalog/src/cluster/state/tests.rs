@@ -239,3 +239,26 @@ fn an_invitation_is_there_until_it_is_revoked() {
     let error = after.preview(&[revoke]).expect_err("gone");
     assert_eq!(error, OpError::InvitationNotFound(number));
 }
+
+#[tokio::test]
+async fn a_dropped_database_is_remembered_with_its_name_and_when_that_was() {
+    let context = context(1);
+    let (clock, entropy) = (Arc::clone(&context.clock), context.entropy.clone());
+    let bucket = BucketWriter::memory(clock, entropy).await;
+    let writer = ClusterWriter::open(bucket.clone(), context).await;
+    let writer = writer.expect("opened");
+    let created = writer.commit(vec![create(id(1), "d"), create(id(2), "kept")]);
+    created.await.expect("allowed");
+    let dropped = writer.commit(vec![drop_database("d")]).await;
+    let dropped = dropped.expect("allowed");
+    writer.close().await;
+
+    let reader = ClusterReader::new(bucket.reader().clone(), cluster("prod"));
+    let read = reader.load().await.expect("answered").state;
+    for state in [&dropped.state, &read] {
+        let known: Vec<_> = state.dropped().collect();
+        assert_eq!(known, [(id(1), &name("d"), dropped.version)]);
+    }
+    let at = reader.committed_at(dropped.version).await;
+    assert_eq!(at.expect("answered"), dropped.state.committed_at());
+}

@@ -42,6 +42,7 @@ pub(in crate::command) fn collected(database: &str, collected: &[CollectedExtent
         ("ExtentSize", Long),
         ("RemovedVersion", Long),
         ("RemovedOn", Time),
+        ("Reason", Text),
     ]);
     rows.with(collected.iter().map(|extent| {
         vec![
@@ -51,6 +52,7 @@ pub(in crate::command) fn collected(database: &str, collected: &[CollectedExtent
             extent.size_bytes.into(),
             extent.removed_version.get().into(),
             extent.removed_at.into(),
+            extent.reason.as_str().into(),
         ]
     }))
 }

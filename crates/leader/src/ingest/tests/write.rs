@@ -15,10 +15,7 @@ async fn stuck(world: &mut World) {
         InMemory::new(),
         ThrottleConfig::default(),
     ));
-    let (clock, entropy) = (
-        Arc::clone(&world.context.clock),
-        world.context.entropy.clone(),
-    );
+    let (clock, entropy) = (Arc::clone(&world.context.clock), Entropy::from_seed(2));
     let shared = Arc::clone(&store);
     world.context.bucket = BucketWriter::from_store(shared, Path::default(), clock, entropy)
         .await
@@ -52,7 +49,8 @@ async fn full_extents_are_uploaded_while_the_source_is_still_open() {
     });
     sender.send(range(0..100)).await.expect("listened to");
     let uploaded = async {
-        while bucket.requests().put == before {
+        // The first is the intent.
+        while bucket.requests().put < before + 2 {
             tokio::task::yield_now().await;
         }
     };
@@ -141,6 +139,32 @@ async fn a_bucket_that_does_not_answer_stops_the_source_and_no_other_ingest() {
     let extents = tokio::time::timeout(Duration::from_secs(20), writes).await;
     assert_eq!(extents.expect("not held up").len(), 10);
     writing.abort();
+}
+
+#[tokio::test]
+async fn what_a_failed_ingest_uploaded_is_abandoned_and_nothing_else_is() {
+    let mut world = World::new().await;
+    world.context.options.extent_rows_max = 100;
+    let schema = table(&[("n", DataType::Int64, false)]);
+    let failing = futures::stream::iter([
+        Ok(range(0..100)),
+        Ok(range(100..200)),
+        Err(ServiceError::invalid("the source ends".to_owned())),
+    ]);
+    let failed = write_extents(&world.context, &schema, failing).await;
+    failed.expect_err("a source that fails");
+    let batches = futures::stream::iter([Ok::<_, ServiceError>(range(0..50))]);
+    let written = write_extents(&world.context, &schema, batches).await;
+    let written = written.expect("written");
+
+    let abandoned = world.context.ids.abandoned();
+    assert_eq!(abandoned.len(), 2);
+    for one in abandoned {
+        assert_ne!(one.extent.id, written[0].id);
+        let (bucket, database) = (&world.context.bucket, world.context.database);
+        let size = bucket.extent_size(database, one.extent.id).await;
+        assert_eq!(size.expect("answered"), Some(one.extent.size_bytes));
+    }
 }
 
 #[tokio::test]

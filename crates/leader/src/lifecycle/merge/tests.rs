@@ -10,7 +10,7 @@ use slipstream_storage::{BucketPath, BucketWriter};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::ingest::{IngestOptions, write_extents};
+use crate::ingest::{ExtentIds, IngestOptions, write_extents};
 use crate::lifecycle::plan;
 
 const TABLE: &str = "t";
@@ -36,12 +36,19 @@ impl World {
         let context = WriterContext::new(cluster, Arc::clone(&clock) as _, entropy.clone());
         let writer = DatabaseWriter::open(bucket.clone(), database, context);
         let spool = tempfile::tempdir().expect("temporary directory");
+        let ids = ExtentIds::new(
+            bucket.clone(),
+            Arc::clone(&clock) as _,
+            entropy.clone(),
+            database,
+            slipstream_model::Epoch::FIRST,
+        );
         let world = Self {
             writer: writer.await.expect("opened"),
             context: IngestContext {
+                ids,
                 bucket,
                 clock,
-                entropy: entropy.clone(),
                 database,
                 created_on: Timestamp::default(),
                 tags: BTreeSet::new(),
