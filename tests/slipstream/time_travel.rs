@@ -197,7 +197,23 @@ async fn one_query_may_read_several_versions_of_a_table() -> Result<()> {
                  ON now.n = was.n"
             );
             assert_eq!(node.count("d", &sql).await?, 2);
+            // All of a request's tables at once, and its answer says so.
+            let sql = format!("SET version = {before}; SELECT count(*) FROM t");
+            let reply = node.sql("d", &sql).await?;
+            assert_eq!((reply.count()?, reply.version()?), (2, before));
+            let sql = format!(
+                "SET version = {before}; \
+                 SELECT count(*) FROM t FOR VERSION AS OF {} AS now LEFT JOIN t ON now.n = t.n \
+                 WHERE t.n IS NULL",
+                before + 1
+            );
+            assert_eq!(node.count("d", &sql).await?, 1);
+            let refused = node.refused("d", "SET version = 99; SELECT 1").await?;
+            assert_eq!(refused.code, "version_not_found", "{refused}");
         }
+        let change = format!("SET version = {before}; INSERT INTO t VALUES (1)");
+        let refused = leader.refused("d", &change).await?;
+        ensure!(refused.message.contains("is for queries"), "{refused}");
         // What was deleted by mistake comes back.
         leader.sql("d", "DELETE FROM t").await?;
         let restore = format!("INSERT INTO t SELECT * FROM t FOR VERSION AS OF {before}");

@@ -12,7 +12,8 @@
 //!
 //! An extent that was taken out of a table may stand in another one: whoever deletes looks at the
 //! newest state first ([`ExtentSet::held_of`](crate::ExtentSet::held_of)). Once no table has it, none
-//! will have it again, and once it leaves the last one there is a removal that says so.
+//! will have it again but by a drop that is undone, which nobody deletes beside; and once it leaves
+//! the last one there is a removal that says so.
 
 use std::collections::BTreeMap;
 

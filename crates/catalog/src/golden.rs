@@ -13,8 +13,8 @@ use bytes::Bytes;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseName, DatabasePrincipal, DatabaseRole, Digest, EntityId,
     Epoch, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
-    MergeLookback, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction,
-    TableLevelSharing, Timestamp,
+    MergeLookback, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
+    TableLevelSharing, Timestamp, Version,
 };
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, DroppedDatabase, ExtentSet,
     FollowerRecord, GarbageLedger, InvitationRecord, OpenedEpoch, PrincipalsChange, PutMode,
-    Removal, RemovedExtent, TableState, UploadIntent, WriterContext,
+    Removal, RemovedExtent, TableState, TagsChange, UploadIntent, WriterContext,
 };
 use crate::{dropped, garbage, intent};
 
@@ -422,6 +422,51 @@ fn golden_checkpoint_of_merge_policies() {
     }
 }
 
+fn pin(name: &str, version: u64) -> DatabaseOp {
+    DatabaseOp::PutPin {
+        name: PinName::new(name).expect("a name"),
+        version: Version::new(version),
+    }
+}
+
+#[test]
+fn golden_commits_of_pins_and_tags() {
+    let tags = ["drop-by:2013", "checked"].map(str::to_owned);
+    let tag = DatabaseOp::AlterExtentTags {
+        table: table_id(1),
+        extents: vec![extent_id(0), extent_id(2)],
+        change: TagsChange::Set(tags.into()),
+    };
+    let unpin = DatabaseOp::DropPin {
+        name: PinName::new("report").expect("a name"),
+    };
+    let ops = vec![
+        ("pins_open", vec![]),
+        (
+            "pins_table",
+            vec![create_table(1, "flights"), add_extents(1, 0..3)],
+        ),
+        ("put_pins", vec![pin("report", 2), pin("end of year", 1)]),
+        ("alter_extent_tags", vec![tag]),
+        ("drop_pin", vec![unpin]),
+    ];
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(22), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_pins() {
+    let mut state = DatabaseState::empty(BUCKET, DATABASE);
+    let pins = [("report", 2), ("end of year", 1)].map(|(name, version)| {
+        let name = PinName::new(name).expect("a name");
+        (name, Version::new(version))
+    });
+    state.set_pins(pins.into());
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("pins.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(&root.pins, state.pins());
+}
+
 #[test]
 fn golden_commits_of_sharing() {
     let sharing = Arc::new(TableLevelSharing {
@@ -546,11 +591,7 @@ fn golden_checkpoint() {
         extents: set,
         policies: Arc::default(),
     });
-    let stamp = context(13).stamp(
-        slipstream_model::Version::new(64),
-        Epoch::new(2),
-        Timestamp::default(),
-    );
+    let stamp = context(13).stamp(Version::new(64), Epoch::new(2), Timestamp::default());
     state
         .chain_mut()
         .set_subject(id.as_uuid(), slipstream_model::Digest::of(b"flights"));
@@ -576,7 +617,7 @@ fn golden_checkpoint() {
         extents.collect()
     };
     let removal = |version, numbers| Removal {
-        version: slipstream_model::Version::new(version),
+        version: Version::new(version),
         removed_at: Timestamp::from_micros(1_357_016_400_000_000),
         table: "flights".to_owned(),
         extents: removed(numbers),

@@ -5,6 +5,8 @@
 //! as it is when a database is followed. A state that leaves out what may not be seen leads to
 //! older ones that leave out the same.
 
+mod dropped;
+
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -17,6 +19,8 @@ use tokio::sync::Semaphore;
 use crate::database::DatabaseRecord;
 use crate::log::LogRecord;
 use crate::{CatalogError, Commit, CorruptLog, DatabaseState, checkpoint, log};
+
+pub use dropped::DroppedTable;
 
 /// States that are remembered. A dashboard that compares some versions asks for the same ones again
 /// and again; each may hold a million extents, shared with its neighbours as far as they are equal.

@@ -93,9 +93,9 @@ pub use dropped::DroppedDatabase;
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
 pub use garbage::{GarbageLedger, OpenedEpoch, Removal, RemovedExtent};
-pub use history::{History, HistoryError, VersionSummary};
+pub use history::{DroppedTable, History, HistoryError, VersionSummary};
 pub use intent::UploadIntent;
-pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode};
+pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode, TagsChange};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
 pub use writer::{
     CHECKPOINT_EVERY, ClusterWriter, Committed, DatabaseWriter, LogWriter, Subscription,

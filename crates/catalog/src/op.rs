@@ -1,17 +1,25 @@
 //! What may be asked of a database, and why it may be refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use slipstream_model::{
     CachingPolicy, ClusterName, DatabaseId, DatabaseName, DatabasePrincipal, DatabaseRole,
     EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, InvalidExternalTable,
-    InvalidFunction, InvalidSchema, MergePolicy, PrincipalName, RetentionPolicy, RowLevelSecurity,
-    StoredFunction, TableId, TableName, TableSchema,
+    InvalidFunction, InvalidSchema, MergePolicy, PinName, PrincipalName, RetentionPolicy,
+    RowLevelSecurity, StoredFunction, TableId, TableName, TableSchema, Version,
 };
 
 /// Principals of one database: each request looks through them.
 pub(crate) const DATABASE_PRINCIPALS_MAX: usize = 1_000;
+/// Pinned versions of one database. Each keeps files that nothing else does, and people forget
+/// what they pinned.
+pub(crate) const PINS_MAX: usize = 100;
+/// Tags of one extent, and the bytes of one. Every node keeps them in memory, and filters by them.
+pub(crate) const EXTENT_TAGS_MAX: usize = 1_000;
+/// See [`EXTENT_TAGS_MAX`].
+pub(crate) const EXTENT_TAG_BYTES_MAX: usize = 4_096;
 
 /// One thing to do to a database. Several of them are one transaction: all or none.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +148,53 @@ pub enum DatabaseOp {
         /// The policy; `None`: there is none from now on.
         policy: Option<RowLevelSecurity>,
     },
+    /// Keeps everything that a version holds.
+    PutPin {
+        /// What it is called.
+        name: PinName,
+        /// The version. Whoever asks has made sure that it can still be read, and that nothing of
+        /// it is deleted meanwhile.
+        version: Version,
+    },
+    /// Lets go of a pinned version.
+    DropPin {
+        /// What it is called.
+        name: PinName,
+    },
+    /// Changes the tags of extents. Their files and ids stay as they are.
+    AlterExtentTags {
+        /// The table.
+        table: TableId,
+        /// The extents; each must be there.
+        extents: Vec<ExtentId>,
+        /// The change.
+        change: TagsChange,
+    },
+}
+
+/// A change of an extent's tags. Making the same change twice is making it once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagsChange {
+    /// It has these, and no others.
+    Set(BTreeSet<String>),
+    /// It has these too.
+    Add(BTreeSet<String>),
+    /// It has none of these any more.
+    Drop(BTreeSet<String>),
+    /// It has none.
+    Clear,
+}
+
+impl TagsChange {
+    /// The tags after the change.
+    pub fn of(&self, tags: &BTreeSet<String>) -> BTreeSet<String> {
+        match self {
+            Self::Set(all) => all.clone(),
+            Self::Add(added) => tags | added,
+            Self::Drop(dropped) => tags - dropped,
+            Self::Clear => BTreeSet::new(),
+        }
+    }
 }
 
 /// A change of who may do what. Making the same change twice is making it once.
@@ -312,6 +367,28 @@ pub enum OpError {
     /// Too many principals.
     #[error("a database has at most {DATABASE_PRINCIPALS_MAX} principals")]
     TooManyPrincipals,
+    /// The pin's name is taken.
+    #[error("version {1} is pinned as '{0}' already: unpin it first, or choose another name")]
+    PinExists(PinName, Version),
+    /// No such pin, or not any more.
+    #[error("no version is pinned as '{0}'")]
+    PinNotFound(PinName),
+    /// Only what is there can be kept.
+    #[error("version {wanted} cannot be pinned: there are versions 1 to {newest}")]
+    NoSuchVersion {
+        /// What was to be pinned.
+        wanted: Version,
+        /// The newest version.
+        newest: Version,
+    },
+    /// Too many pins.
+    #[error("a database has at most {PINS_MAX} pinned versions: unpin one first")]
+    TooManyPins,
+    /// Too many or too long tags.
+    #[error(
+        "an extent has at most {EXTENT_TAGS_MAX} tags of at most {EXTENT_TAG_BYTES_MAX} bytes each"
+    )]
+    TooManyTags,
     /// The function cannot be kept.
     #[error(transparent)]
     InvalidFunction(#[from] InvalidFunction),

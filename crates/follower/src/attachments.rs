@@ -1,13 +1,14 @@
 //! The attached database configurations of a node, durable in one file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use slipstream_frontend::runtime;
 use slipstream_model::{
-    AttachTerms, BucketId, DatabaseId, DatabaseName, DatabaseSelection, Overrides,
-    PrincipalsModificationKind,
+    AttachTerms, BucketId, DatabaseId, DatabaseName, DatabaseSelection, Overrides, PinName,
+    PrincipalsModificationKind, Version,
 };
 use uuid::Uuid;
 
@@ -49,6 +50,9 @@ pub struct FollowedDatabase {
     pub original_name: DatabaseName,
     /// This node's own settings for it.
     pub overrides: Overrides,
+    /// The versions of it that this node keeps by its lease.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<PinName, Version>,
 }
 
 impl Configuration {
@@ -61,6 +65,7 @@ impl Configuration {
                 principals_modification_kind: self.default_principals_modification_kind,
                 ..Overrides::default()
             },
+            pins: BTreeMap::new(),
         }
     }
 }
@@ -270,6 +275,18 @@ mod tests {
         std::fs::write(directory.path().join("attachments.json"), text).expect("written");
         let attachments = Attachments::open(directory.path()).expect("readable");
         assert_eq!(attachments.all(), [configuration("a")]);
+    }
+
+    #[test]
+    fn pinned_versions_survive_a_restart() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let attachments = Attachments::open(directory.path()).expect("none yet");
+        let mut pinned = configuration("a");
+        let name = PinName::new("end of year").expect("a name");
+        pinned.databases[0].pins.insert(name, Version::new(7));
+        attachments.set(pinned.clone()).expect("written");
+        let again = Attachments::open(directory.path()).expect("readable");
+        assert_eq!(again.all(), [pinned]);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use slipstream_catalog::{DatabaseState, VersionSummary};
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, CacheDescription, CachingPreview, Capacity, DatabaseChange,
     DatabaseDescription, Description, Engine, ErrorKind, FollowerDatabase, IngestReceipt,
-    IngestRequest, NodeIdentity, Readiness, ServiceError, SqlRequest,
+    IngestRequest, NodeIdentity, PinChange, PinnedVersion, Readiness, RecoveredExtent,
+    ServiceError, SqlRequest, UndoDropTable, freshness_at,
 };
 use slipstream_model::{Clock, DatabasePrincipal, Digest, Freshness, OverrideChange, Version};
 use slipstream_query::{
-    OlderVersions, QueryErrorKind, QueryInfo, QueryRuntime, QuerySession, SessionDatabases,
-    Statement, take_data_scope,
+    OlderState, OlderVersions, QueryErrorKind, QueryInfo, QueryRuntime, QuerySession,
+    SessionDatabases, Statement, take_settings,
 };
 
 use crate::hot_cache::HotCache;
@@ -63,20 +64,31 @@ impl FollowerEngine {
         Ok((session, freshness))
     }
 
+    /// The request's database as it was, if that is asked for: what is read, and what holds it.
+    async fn go_back(
+        &self,
+        request: &SqlRequest,
+        session: &mut SessionDatabases,
+    ) -> Result<Option<OlderState>, ServiceError> {
+        let older = request.older(&session.databases, &*self.registry).await?;
+        session.as_of = older.as_ref().map(|older| older.state.clone());
+        Ok(older)
+    }
+
     fn session(&self, request: &SqlRequest, databases: SessionDatabases) -> QuerySession {
         let view = Arc::new(FollowerView::new(Arc::clone(&self.registry)));
         self.runtime.session(databases, request.access.view(view))
     }
 
-    /// The one query of a request. A scope that it sets for itself goes into it.
+    /// The one query of a request. A scope and a version that it sets for itself go into it.
     fn parse(&self, request: &mut SqlRequest) -> Result<Statement, ServiceError> {
         let mut statements = QuerySession::parse(&request.sql)?;
         if statements.iter().any(QuerySession::is_write) {
             return Err(self.registry.refuse_write(request.database.as_deref()));
         }
-        if let Some(scope) = take_data_scope(&mut statements)? {
-            request.scope = scope;
-        }
+        let settings = take_settings(&mut statements)?;
+        request.scope = settings.scope.unwrap_or(request.scope);
+        request.version = settings.version.or(request.version);
         match (statements.pop(), statements.is_empty()) {
             (Some(statement), true) => Ok(statement),
             (None, _) => Err(invalid("the request has no statement".to_owned())),
@@ -138,10 +150,13 @@ impl Engine for FollowerEngine {
     async fn execute(&self, mut request: SqlRequest) -> Result<Answer, ServiceError> {
         let statement = self.parse(&mut request)?;
         request.check_query()?;
-        let (databases, freshness) = self.resolve(&request).await?;
+        let (mut databases, freshness) = self.resolve(&request).await?;
         // From here on the lease names these versions, until the last row was read.
         let pins = self.registry.pin(&databases.databases);
-        let is_whole = request.parameters.is_empty();
+        let older = self.go_back(&request, &mut databases).await?;
+        let freshness = freshness.map(|newest| freshness_at(newest, older.as_ref()));
+        let pins = (pins, older.and_then(|older| older.hold));
+        let is_whole = request.parameters.is_empty() && databases.as_of.is_none();
         let known = is_whole
             .then(|| self.runtime.known(&request.sql, &databases))
             .flatten();
@@ -178,7 +193,8 @@ impl Engine for FollowerEngine {
     async fn describe(&self, mut request: SqlRequest) -> Result<Description, ServiceError> {
         let statement = self.parse(&mut request)?;
         request.check_query()?;
-        let (databases, _) = self.resolve(&request).await?;
+        let (mut databases, _) = self.resolve(&request).await?;
+        let _older = self.go_back(&request, &mut databases).await?;
         let session = self.session(&request, databases);
         let plan = self
             .plan(&session, statement, request.database.as_deref())
@@ -242,6 +258,30 @@ impl Engine for FollowerEngine {
             Some(newest) => self.registry.versions(database, &newest, count).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    async fn undo_drop_table(
+        &self,
+        undo: UndoDropTable,
+    ) -> Result<Vec<RecoveredExtent>, ServiceError> {
+        Err(self.registry.refuse_write(Some(&undo.database)))
+    }
+
+    async fn change_pin(&self, change: PinChange) -> Result<(), ServiceError> {
+        let PinChange {
+            database,
+            name,
+            version,
+            ..
+        } = change;
+        match version {
+            Some(version) => self.registry.pin_version(&database, name, version).await,
+            None => self.registry.unpin_version(&database, &name).await,
+        }
+    }
+
+    fn pins(&self, database: &str) -> Vec<PinnedVersion> {
+        self.registry.pinned_versions(database)
     }
 
     async fn change(&self, change: DatabaseChange) -> Result<(Version, Digest), ServiceError> {

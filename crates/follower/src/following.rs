@@ -65,6 +65,12 @@ pub struct Following {
     served: watch::Sender<Served>,
     held: Mutex<Held>,
     pub(crate) pins: Pins,
+    /// The lowest version that is kept here by name.
+    pinned: Mutex<Option<Version>>,
+    /// The lowest version that the newest lease names; `None` while there is none.
+    leased: watch::Sender<Option<Version>>,
+    /// Asks the lease task to renew at once.
+    pub(crate) renew: Notify,
     /// Asks the follow task to look into the bucket at once: somebody waits.
     pub(crate) look: Notify,
     pub(crate) cancelled: CancellationToken,
@@ -107,14 +113,21 @@ pub struct FollowContext {
 }
 
 impl Following {
-    /// Starts to follow.
-    pub(crate) fn start(source: Source, context: FollowContext) -> Arc<Self> {
+    /// Starts to follow; `pinned` is the lowest version that is kept here by name.
+    pub(crate) fn start(
+        source: Source,
+        pinned: Option<Version>,
+        context: FollowContext,
+    ) -> Arc<Self> {
         let following = Arc::new(Self {
             source,
             newest: watch::Sender::new(Served::default()),
             served: watch::Sender::new(Served::default()),
             held: Mutex::default(),
             pins: Pins::default(),
+            pinned: Mutex::new(pinned),
+            leased: watch::Sender::new(None),
+            renew: Notify::new(),
             look: Notify::new(),
             cancelled: context.shutdown.child_token(),
             lease_failure: Mutex::new(None),
@@ -234,6 +247,36 @@ impl Following {
     /// Holds a version for a reader, so that the lease names it.
     pub(crate) fn pin(&self, version: Version) -> Pin {
         self.pins.hold(version)
+    }
+
+    /// Keeps this version and all after it, so that the lease names it, or no older one than what
+    /// is read.
+    pub(crate) fn set_pinned(&self, lowest: Option<Version>) {
+        *self.pinned.lock() = lowest;
+    }
+
+    /// The lowest version that is still needed, where `current` is served.
+    pub(crate) fn lowest_needed(&self, current: Version) -> Version {
+        let (read, pinned) = (self.pins.lowest(), *self.pinned.lock());
+        let needed = [Some(current), read, pinned];
+        needed.into_iter().flatten().min().unwrap_or(current)
+    }
+
+    /// Notes which lowest version the leader knows of; `None`: perhaps of none any more.
+    pub(crate) fn note_lease(&self, lowest: Option<Version>) {
+        self.leased.send_replace(lowest);
+    }
+
+    /// Waits until the leader has granted a lease that names this version or an older one; whether
+    /// it has.
+    pub(crate) async fn is_leased(&self, version: Version, patience: Duration) -> bool {
+        let mut leased = self.leased.subscribe();
+        // A renewal that is on its way may name what was needed before.
+        self.note_lease(None);
+        self.renew.notify_one();
+        let granted = leased.wait_for(|lowest| lowest.is_some_and(|lowest| lowest <= version));
+        let granted = tokio::time::timeout(patience, granted).await;
+        granted.is_ok_and(|granted| granted.is_ok())
     }
 
     /// How fresh what is served is; `None` before the first synchronisation.

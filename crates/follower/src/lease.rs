@@ -1,4 +1,4 @@
-//! Tells the leader which versions this node still reads.
+//! Tells the leader which versions this node still reads, or keeps.
 //!
 //! On a task and a connection of its own: a sync stream that is busy or stuck must never cost
 //! the lease (SlateDB issue 1888).
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipstream_catalog::DatabaseState;
-use slipstream_model::Version;
 use slipstream_proto::sync::RenewLeaseRequest;
 use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
 use tonic::Status;
@@ -36,12 +35,16 @@ pub(crate) async fn run(following: Arc<Following>) {
             }
             Err(status) => {
                 client = None;
+                following.note_lease(None);
                 note_failure(&following, &status);
                 RETRY
             }
         };
         let jitter = 0.8 + 0.4 * following.context.entropy.fraction();
-        following.context.clock.sleep(pause.mul_f64(jitter)).await;
+        tokio::select! {
+            () = following.context.clock.sleep(pause.mul_f64(jitter)) => {}
+            () = following.renew.notified() => {}
+        }
     }
 }
 
@@ -66,10 +69,7 @@ async fn renew(
         }
     };
     let source = following.source();
-    let lowest: Version = following
-        .pins
-        .lowest()
-        .map_or(current, |held| held.min(current));
+    let lowest = following.lowest_needed(current);
     let request = RenewLeaseRequest {
         follower: Some(following.context.node.identity(&source.configuration)),
         database_id: source.database_id.as_bytes().to_vec().into(),
@@ -80,6 +80,7 @@ async fn renew(
         .renew_lease(link::with_deadline(request))
         .await?
         .into_inner();
+    following.note_lease(Some(lowest));
     Ok(Duration::from_millis(answer.lease_ttl_ms) / RENEWALS_PER_LEASE)
 }
 

@@ -7,6 +7,7 @@
 mod attach;
 mod describe;
 mod older;
+mod pins;
 mod serve;
 mod watch;
 
@@ -180,9 +181,10 @@ impl Registry {
             is_wanted
         });
         for (key, source) in wanted {
+            let pinned = self.lowest_pin(&key.0, key.1);
             following
                 .entry(key)
-                .or_insert_with(|| Following::start(source, self.context.clone()));
+                .or_insert_with(|| Following::start(source, pinned, self.context.clone()));
         }
     }
 

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use slipstream_catalog::{DatabaseOp, DatabaseState, VersionSummary};
 use slipstream_model::{
     ClusterName, DatabasePrincipal, Digest, ExtentId, Freshness, FreshnessRequirement,
-    OverrideChange, PrincipalName, Timestamp, Version,
+    OverrideChange, PinName, PrincipalName, Timestamp, Version,
 };
 use slipstream_query::{
-    DataScope, Parameters, QueryStream, ReadStatistics, Replay, SessionIdentity,
+    DataScope, OlderState, OlderVersions, Parameters, PointInTime, QueryStream, ReadStatistics,
+    Replay, SessionIdentity,
 };
 
 use crate::{
@@ -168,6 +169,28 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Brings a dropped table back, with its rows and policies, in one commit.
+    async fn undo_drop_table(
+        &self,
+        undo: UndoDropTable,
+    ) -> Result<Vec<RecoveredExtent>, ServiceError> {
+        let _ = undo;
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// Keeps everything that a version of a database holds, or lets go of it. What a leader keeps
+    /// it keeps for everybody; a follower keeps it by its lease.
+    async fn change_pin(&self, change: PinChange) -> Result<(), ServiceError> {
+        let _ = change;
+        Err(owns_nothing(self.identity()))
+    }
+
+    /// The versions of a database that are kept: those of its leader, and on a follower its own.
+    fn pins(&self, database: &str) -> Vec<PinnedVersion> {
+        let _ = database;
+        Vec::new()
+    }
+
     /// What the node can do at one time, and how much of that it does.
     fn capacity(&self) -> Vec<Capacity> {
         Vec::new()
@@ -211,6 +234,54 @@ pub struct DatabaseChange {
     pub ops: Vec<DatabaseOp>,
     /// Who asks, and what they may do.
     pub access: Access,
+}
+
+/// A dropped table that is to come back.
+#[derive(Debug)]
+pub struct UndoDropTable {
+    /// The database.
+    pub database: String,
+    /// What the table was called.
+    pub table: String,
+    /// What it is to be called; `None`: the same.
+    pub new_name: Option<String>,
+    /// The version that dropped it, or the last one that had it.
+    pub version: Version,
+    /// Who asks, and what they may do.
+    pub access: Access,
+}
+
+/// An extent that is in a table again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredExtent {
+    /// The extent.
+    pub id: ExtentId,
+    /// Its rows.
+    pub row_count: u64,
+}
+
+/// A version of a database that is to be kept, or not any more.
+#[derive(Debug)]
+pub struct PinChange {
+    /// The database.
+    pub database: String,
+    /// What the pin is called.
+    pub name: PinName,
+    /// The version; `None`: there is no such pin from now on.
+    pub version: Option<Version>,
+    /// Who asks, and what they may do.
+    pub access: Access,
+}
+
+/// A version of a database that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedVersion {
+    /// What the pin is called.
+    pub name: PinName,
+    /// The version.
+    pub version: Version,
+    /// The cluster where it was pinned.
+    pub cluster: String,
 }
 
 /// Why the file of a removed extent is still there.
@@ -480,6 +551,8 @@ pub struct SqlRequest {
     pub timeout: Option<Duration>,
     /// Which extents are read, when neither the query nor its `SET` says so.
     pub scope: DataScope,
+    /// Which version of the request's database is read; `None`: the newest that there is here.
+    pub version: Option<Version>,
     /// Which door and client, for the query log: `http 127.0.0.1:50123`.
     pub client: String,
     /// Who asks, and what they may do. Set by [`AuthorizedEngine`](crate::AuthorizedEngine).
@@ -495,6 +568,41 @@ impl SqlRequest {
     pub fn check_query(&self) -> Result<(), ServiceError> {
         let database = self.database.as_deref();
         database.map_or(Ok(()), |name| self.access.check(name, Permission::Query))
+    }
+
+    /// The request's database at the version that it asks for, if it does.
+    ///
+    /// # Errors
+    /// When it names no database that can be read, or there is no such version, or not any more.
+    pub async fn older(
+        &self,
+        databases: &BTreeMap<String, DatabaseState>,
+        history: &dyn OlderVersions,
+    ) -> Result<Option<OlderState>, ServiceError> {
+        let Some(version) = self.version else {
+            return Ok(None);
+        };
+        let name = self.database.as_deref().unwrap_or_default();
+        let newest = databases.get(name).ok_or_else(|| {
+            ServiceError::invalid(
+                "SET version is about the request's database, and it names none that can be read",
+            )
+        })?;
+        let point = PointInTime::Version(version);
+        Ok(Some(history.at(name, newest, point).await?))
+    }
+}
+
+/// What is said of an answer, when it is of an older version than the newest that is here.
+pub fn freshness_at(newest: Freshness, older: Option<&OlderState>) -> Freshness {
+    match older.map(|older| &older.state) {
+        None => newest,
+        Some(state) => Freshness {
+            version: state.version(),
+            digest: state.digest(),
+            committed_at: state.committed_at(),
+            ..newest
+        },
     }
 }
 

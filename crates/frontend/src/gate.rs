@@ -22,7 +22,8 @@ use crate::{
     ClusterPermission, CollectedExtent, DatabaseChange, DatabaseDescription, Description, Engine,
     FollowerDatabase, FollowerDescription, GarbageBlocker, IngestReceipt, IngestRequest,
     IngestSource, Invitation, InvitationDescription, InviteRequest, NodeIdentity, Permission,
-    Readiness, ServiceError, SqlRequest, TableMode, TokenRecord, Tokens,
+    PinChange, PinnedVersion, Readiness, RecoveredExtent, ServiceError, SqlRequest, TableMode,
+    TokenRecord, Tokens, UndoDropTable,
 };
 
 /// A node behind its authentication. Cheap to clone.
@@ -445,6 +446,38 @@ impl AuthorizedEngine {
     ) -> Result<Vec<CollectedExtent>, ServiceError> {
         self.access().check(database, Permission::Administer)?;
         self.engine.collect_garbage(database, what_if).await
+    }
+
+    /// See [`Engine::undo_drop_table`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub(crate) async fn undo_drop_table(
+        &self,
+        undo: UndoDropTable,
+    ) -> Result<Vec<RecoveredExtent>, ServiceError> {
+        undo.access.check(&undo.database, Permission::Administer)?;
+        self.engine.undo_drop_table(undo).await
+    }
+
+    /// See [`Engine::change_pin`].
+    ///
+    /// # Errors
+    /// Also when the caller does not administer the database.
+    pub(crate) async fn change_pin(&self, change: PinChange) -> Result<(), ServiceError> {
+        change
+            .access
+            .check(&change.database, Permission::Administer)?;
+        self.engine.change_pin(change).await
+    }
+
+    /// See [`Engine::pins`].
+    ///
+    /// # Errors
+    /// Also when the caller may not see the database's metadata.
+    pub(crate) fn pins(&self, database: &str) -> Result<Vec<PinnedVersion>, ServiceError> {
+        self.access().check(database, Permission::ViewMetadata)?;
+        Ok(self.engine.pins(database))
     }
 
     /// See [`Engine::versions`].

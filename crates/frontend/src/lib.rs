@@ -32,8 +32,9 @@ pub use access::{Access, Caller, ClusterPermission, Permission};
 pub use engine::{
     Answer, CacheDescription, CachingPreview, Capacity, CollectedExtent, CollectedReason,
     DatabaseChange, DatabaseReadiness, Description, Engine, GarbageBlocker, GarbageReason, HotSet,
-    IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, Readiness,
-    Reject, SqlRequest, TableMode, TextOptions,
+    IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, PinChange,
+    PinnedVersion, Readiness, RecoveredExtent, Reject, SqlRequest, TableMode, TextOptions,
+    UndoDropTable, freshness_at,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};

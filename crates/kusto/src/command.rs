@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use slipstream_model::{CachingPolicy, ClusterRole, DatabaseRole, OverrideChange, PrincipalName};
 
-use crate::{ColumnType, CreatedOnWindow, ExtentQuery, ExtentsToDrop, ExtentsToMove, Show};
+use crate::{
+    ColumnType, CreatedOnWindow, ExtentQuery, ExtentsToDrop, ExtentsToMove, ExtentsToTag, Show,
+    TagsAction,
+};
 
 /// One management command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,31 @@ pub enum Command {
         /// No error when one is not there.
         if_exists: bool,
     },
+    /// `.undo drop table T [as N] version=v`
+    UndoDropTable {
+        /// What it was called.
+        table: String,
+        /// What it is to be called; none: the same.
+        new_name: Option<String>,
+        /// The version that dropped it, or the last one that had it.
+        version: u64,
+    },
+    /// `.pin database D version n as NAME`
+    Pin {
+        /// The database.
+        database: String,
+        /// The version.
+        version: u64,
+        /// What the pin is to be called.
+        name: String,
+    },
+    /// `.unpin database D NAME`
+    Unpin {
+        /// The database.
+        database: String,
+        /// What the pin is called.
+        name: String,
+    },
     /// `.rename table T to N`
     RenameTable {
         /// The name it has.
@@ -110,6 +138,19 @@ pub enum Command {
         /// The extents of other tables that it gets.
         add: ExtentQuery,
         /// Of both, those of this time.
+        window: CreatedOnWindow,
+        /// Only say what would happen.
+        what_if: bool,
+    },
+    /// `.alter extent tags`, `.alter-merge extent tags`, `.drop extent tags`
+    AlterExtentTags {
+        /// Whose.
+        extents: ExtentsToTag,
+        /// What happens to them.
+        action: TagsAction,
+        /// The tags; only for [`TagsAction::Drop`] there may be none: all of them.
+        tags: Vec<String>,
+        /// Of the extents, those of this time.
         window: CreatedOnWindow,
         /// Only say what would happen.
         what_if: bool,

@@ -122,6 +122,31 @@ pub enum ExtentsToMove {
     Query(ExtentQuery),
 }
 
+/// Which extents get other tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtentsToTag {
+    /// `from table T`: all of it.
+    Table(String),
+    /// `<| query`
+    Query {
+        /// `table T`: all of them must be in this one.
+        table: Option<String>,
+        /// The query.
+        query: ExtentQuery,
+    },
+}
+
+/// What happens to tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TagsAction {
+    /// `.alter`: extents have these, and no others.
+    Set,
+    /// `.alter-merge`: they have these too.
+    Add,
+    /// `.drop`: they have none of these any more.
+    Drop,
+}
+
 /// `with (extentCreatedOnFrom=..., extentCreatedOnTo=...)`: extents of this time only, judged by
 /// their newest row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

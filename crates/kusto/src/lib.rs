@@ -39,7 +39,7 @@ pub use command::{
 pub use error::SyntaxError;
 pub use extents::{
     CreatedOnWindow, ExtentQuery, ExtentScope, ExtentSize, ExtentTrim, ExtentsToDrop,
-    ExtentsToMove, ShownExtents, TagFilter, TagOperator,
+    ExtentsToMove, ExtentsToTag, ShownExtents, TagFilter, TagOperator, TagsAction,
 };
 pub use parser::{COMMAND_BYTES_MAX, parse, without_secrets};
 pub use show::{DatabaseView, PolicyKind, PolicyTarget, Show, TableView};

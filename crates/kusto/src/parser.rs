@@ -8,6 +8,8 @@ mod follower;
 mod policy;
 mod principals;
 mod show;
+mod tags;
+mod versions;
 
 use crate::lexer::{self, Kind};
 use crate::{Command, SyntaxError};
@@ -100,6 +102,15 @@ fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     }
     if c.word_opt("gc") {
         return extents::collect_garbage(c);
+    }
+    if c.word_opt("undo") {
+        return versions::undo(c);
+    }
+    if c.word_opt("pin") {
+        return versions::pin(c);
+    }
+    if c.word_opt("unpin") {
+        return versions::unpin(c);
     }
     if c.word_opt("warm") {
         return follower::warm(c);

@@ -58,6 +58,11 @@ pub enum Show {
         /// Which; none: the one that the command was sent to.
         name: Option<String>,
     },
+    /// `.show database [D] pins`
+    DatabasePins {
+        /// Which; none: the one that the command was sent to.
+        name: Option<String>,
+    },
     /// `.show tables [(T1, T2)] [details]`
     Tables {
         /// Which; none: all.

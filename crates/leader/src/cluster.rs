@@ -446,6 +446,31 @@ impl Cluster {
         self.catalog.is_newest().await
     }
 
+    /// Commits changes to one database. `held` lives until it is known what became of them, also
+    /// when nobody waits for that any more.
+    ///
+    /// # Errors
+    /// When they are refused, or this leader was fenced.
+    pub(crate) async fn commit_holding(
+        &self,
+        database: DatabaseId,
+        ops: Vec<DatabaseOp>,
+        held: impl Send + 'static,
+    ) -> Result<(), ServiceError> {
+        let writer = self.writer(database)?;
+        let committing = self.tasks().spawn(async move {
+            let committed = writer.commit(ops).await;
+            drop(held);
+            committed
+        });
+        let committed = tokio::time::timeout(COMMIT_PATIENCE, committing).await;
+        match committed {
+            Ok(Ok(committed)) => committed.map(drop).map_err(commit_error),
+            // The runtime goes away, or the task is broken.
+            Ok(Err(_)) | Err(_) => Err(outcome_unknown()),
+        }
+    }
+
     /// Ends what is queued, writes checkpoints, and stops.
     pub async fn close(&self) {
         let databases: Vec<_> = self.databases.read().values().cloned().collect();
@@ -608,6 +633,9 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
                 (ErrorKind::NotFound, "configuration_not_found")
             }
             OpError::InvitationNotFound(_) => (ErrorKind::NotFound, "invitation_not_found"),
+            OpError::PinExists(..) => (ErrorKind::AlreadyExists, "pin_exists"),
+            OpError::PinNotFound(_) => (ErrorKind::NotFound, "pin_not_found"),
+            OpError::NoSuchVersion { .. } => (ErrorKind::NotFound, "version_not_found"),
             _ => (ErrorKind::InvalidArgument, "invalid_argument"),
         },
         _ => (ErrorKind::Unavailable, "storage_unavailable"),

@@ -13,15 +13,16 @@ use slipstream_frontend::{
     Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, CollectedExtent,
     DatabaseChange, DatabaseDescription, DatabaseReadiness, Description, Engine, ErrorKind,
     FollowerDatabase, FollowerDescription, GarbageBlocker, IngestReceipt, IngestRequest,
-    Invitation, InvitationDescription, InviteRequest, NodeIdentity, Readiness, ServiceError,
-    SqlRequest, TableMode,
+    Invitation, InvitationDescription, InviteRequest, NodeIdentity, PinChange, PinnedVersion,
+    Readiness, RecoveredExtent, ServiceError, SqlRequest, TableMode, UndoDropTable, freshness_at,
 };
 use slipstream_model::{
     DatabaseId, DatabaseName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement,
     OverrideChange, TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
 };
 use slipstream_query::{
-    OlderVersions, QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement, take_data_scope,
+    OlderState, OlderVersions, QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement,
+    take_settings,
 };
 use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
@@ -85,14 +86,32 @@ impl LeaderEngine {
         &self.registry
     }
 
+    pub(crate) fn collector(&self) -> &GarbageCollector {
+        &self.garbage
+    }
+
+    pub(crate) fn history(&self) -> &LeaderHistory {
+        &self.history
+    }
+
     /// A session of whoever sent the request, over these states.
     pub(crate) fn session(
         &self,
         request: &SqlRequest,
         databases: BTreeMap<String, DatabaseState>,
     ) -> QuerySession {
+        self.session_of(request, databases, None)
+    }
+
+    /// The same, over the request's database as it was.
+    fn session_of(
+        &self,
+        request: &SqlRequest,
+        databases: BTreeMap<String, DatabaseState>,
+        older: Option<&OlderState>,
+    ) -> QuerySession {
         let history = Arc::clone(&self.history) as Arc<dyn OlderVersions>;
-        self.session_with(request, databases, Some(history))
+        self.session_with(request, databases, older, Some(history))
     }
 
     /// A session over states that are not committed yet. They have no versions: a state that is
@@ -102,13 +121,14 @@ impl LeaderEngine {
         request: &SqlRequest,
         databases: BTreeMap<String, DatabaseState>,
     ) -> QuerySession {
-        self.session_with(request, databases, None)
+        self.session_with(request, databases, None, None)
     }
 
     fn session_with(
         &self,
         request: &SqlRequest,
         databases: BTreeMap<String, DatabaseState>,
+        older: Option<&OlderState>,
         history: Option<Arc<dyn OlderVersions>>,
     ) -> QuerySession {
         let access = &request.access;
@@ -122,6 +142,7 @@ impl LeaderEngine {
         session.history = history;
         let followed = session.databases.keys().cloned();
         session.followed = followed.filter(|name| self.follows(Some(name))).collect();
+        session.as_of = older.map(|older| older.state.clone());
         let view = LeaderView::new(Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.runtime.session(session, access.view(Arc::new(view)))
     }
@@ -269,9 +290,12 @@ impl LeaderEngine {
             self.registry.pin(&databases),
             self.cluster.readers().hold(databases.values()),
         );
-        let session = self.session(&request, databases);
+        let older = request.older(&databases, &*self.history).await?;
+        let freshness = freshness.map(|newest| freshness_at(newest, older.as_ref()));
+        let session = self.session_of(&request, databases, older.as_ref());
         let plan = session.plan_read_only(statement).await?;
         let plan = session.bind(plan, request.parameters)?;
+        let pins = (pins, older.and_then(|older| older.hold));
         let info = QueryInfo {
             text: request.sql,
             client: request.client,
@@ -368,12 +392,12 @@ enum Request {
     Changes(Vec<Statement>),
 }
 
-/// Reads a request. A scope that it sets for itself goes into it.
+/// Reads a request. A scope and a version that it sets for itself go into it.
 fn classify(request: &mut SqlRequest) -> Result<Request, ServiceError> {
     let mut statements = QuerySession::parse(&request.sql)?;
-    if let Some(scope) = take_data_scope(&mut statements)? {
-        request.scope = scope;
-    }
+    let settings = take_settings(&mut statements)?;
+    request.scope = settings.scope.unwrap_or(request.scope);
+    request.version = settings.version.or(request.version);
     let Some(last) = statements.pop() else {
         return Err(invalid("the request has no statement"));
     };
@@ -406,6 +430,11 @@ impl Engine for LeaderEngine {
     async fn execute(&self, mut request: SqlRequest) -> Result<Answer, ServiceError> {
         match classify(&mut request)? {
             Request::Query(statement) => self.query(request, statement).await,
+            Request::Database(_) | Request::Changes(_) if request.version.is_some() => {
+                Err(invalid(
+                    "SET version is for queries: what changes a database reads its newest version",
+                ))
+            }
             Request::Database(statement) => {
                 request
                     .access
@@ -426,8 +455,12 @@ impl Engine for LeaderEngine {
 
     async fn describe(&self, mut request: SqlRequest) -> Result<Description, ServiceError> {
         let parsed = classify(&mut request)?;
+        if request.version.is_some() {
+            request.check_query()?;
+        }
         let (databases, _) = self.resolve(&request).await?;
-        let session = self.session(&request, databases);
+        let older = request.older(&databases, &*self.history).await?;
+        let session = self.session_of(&request, databases, older.as_ref());
         let (plan, is_query) = match parsed {
             Request::Query(statement) => {
                 request.check_query()?;
@@ -615,6 +648,43 @@ impl Engine for LeaderEngine {
         }
         let name = DatabaseName::new(database).map_err(ServiceError::invalid_name)?;
         self.garbage.collect(&name, &writer).await
+    }
+
+    async fn undo_drop_table(
+        &self,
+        undo: UndoDropTable,
+    ) -> Result<Vec<RecoveredExtent>, ServiceError> {
+        self.undo_drop(undo).await
+    }
+
+    async fn change_pin(&self, change: PinChange) -> Result<(), ServiceError> {
+        if !self.follows(Some(&change.database)) {
+            return self.pin_own(change).await;
+        }
+        let PinChange {
+            database,
+            name,
+            version,
+            ..
+        } = change;
+        match version {
+            Some(version) => self.registry.pin_version(&database, name, version).await,
+            None => self.registry.unpin_version(&database, &name).await,
+        }
+    }
+
+    fn pins(&self, database: &str) -> Vec<PinnedVersion> {
+        if self.follows(Some(database)) {
+            return self.registry.pinned_versions(database);
+        }
+        let state = self.cluster.states().remove(database);
+        let pins = state.iter().flat_map(|state| state.pins());
+        let pinned = pins.map(|(name, version)| PinnedVersion {
+            name: name.clone(),
+            version: *version,
+            cluster: self.identity.cluster.to_string(),
+        });
+        pinned.collect()
     }
 
     fn capacity(&self) -> Vec<Capacity> {

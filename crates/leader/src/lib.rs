@@ -19,10 +19,12 @@ mod leases;
 mod lifecycle;
 mod node;
 mod older;
+mod pins;
 mod readers;
 mod sharing;
 mod sync;
 mod transaction;
+mod undo;
 mod view;
 
 pub use admin::AdminService;

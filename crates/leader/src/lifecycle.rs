@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::Cluster;
 use crate::ingest::IngestOptions;
 pub use collector::GarbageCollector;
-pub(crate) use collector::catalog_error;
+pub(crate) use collector::{Kept, catalog_error};
 use merger::Merger;
 pub use settings::{LifecycleArgs, LifecycleSettings};
 

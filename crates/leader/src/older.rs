@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use slipstream_catalog::{DatabaseState, History, VersionSummary};
+use slipstream_catalog::{DatabaseState, DroppedTable, History, VersionSummary};
 use slipstream_follower::Registry;
 use slipstream_frontend::ServiceError;
+use slipstream_model::Version;
 use slipstream_query::{
-    OlderState, OlderVersions, PointInTime, QueryError, older_state, older_version,
+    OlderState, OlderVersions, PointInTime, QueryError, dropped_table, older_state, older_version,
     version_summaries,
 };
 
@@ -43,6 +44,27 @@ impl LeaderHistory {
             return self.registry.versions(database, newest, count).await;
         }
         Ok(version_summaries(&self.history, database, newest, count).await?)
+    }
+
+    /// A database of this cluster at an older version.
+    pub(crate) async fn state_at(
+        &self,
+        database: &str,
+        newest: &DatabaseState,
+        version: Version,
+    ) -> Result<DatabaseState, ServiceError> {
+        Ok(older_state(&self.history, database, newest, version).await?)
+    }
+
+    /// A table of a database of this cluster, as a version dropped it.
+    pub(crate) async fn dropped_table(
+        &self,
+        database: &str,
+        newest: &DatabaseState,
+        name: &str,
+        version: Version,
+    ) -> Result<Option<DroppedTable>, ServiceError> {
+        Ok(dropped_table(&self.history, database, newest, name, version).await?)
     }
 }
 

@@ -176,6 +176,24 @@ impl<'a> Transaction<'a> {
 
     /// Makes changes that stand fast already, then commits: what commands are made of.
     pub(crate) async fn apply(mut self, ops: Vec<DatabaseOp>) -> Result<Outcome, ServiceError> {
+        self.take(ops)?;
+        self.commit().await
+    }
+
+    /// The same; `held` lives until it is known what became of the commit, whoever still waits
+    /// for it.
+    pub(crate) async fn apply_holding(
+        mut self,
+        ops: Vec<DatabaseOp>,
+        held: impl Send + 'static,
+    ) -> Result<(), ServiceError> {
+        self.take(ops)?;
+        let database = self.state_of(None)?.id();
+        let cluster = self.engine.cluster();
+        cluster.commit_holding(database, self.ops, held).await
+    }
+
+    fn take(&mut self, ops: Vec<DatabaseOp>) -> Result<(), ServiceError> {
         for op in ops {
             self.state_of(None)?;
             self.check_permission(&op)?;
@@ -185,7 +203,7 @@ impl<'a> Transaction<'a> {
                 op => self.add(op)?,
             }
         }
-        self.commit().await
+        Ok(())
     }
 
     fn check_permission(&self, op: &DatabaseOp) -> Result<(), ServiceError> {

@@ -52,7 +52,7 @@ pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId
 pub use location::is_same_location;
 pub use mean::MovingMean;
 pub use merge::{MergeLookback, MergePolicy};
-pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, TableName};
+pub use name::{ClusterName, DatabaseName, FunctionName, InvalidName, PinName, TableName};
 pub use overrides::{
     CachingPolicy, EntityName, HotWindow, InvalidOverride, OVERRIDE_PRINCIPALS_MAX, OverrideChange,
     Overrides,

@@ -68,6 +68,10 @@ fn check_function(name: &str) -> Result<(), InvalidName> {
     check_common("function", name)
 }
 
+fn check_pin(name: &str) -> Result<(), InvalidName> {
+    check_common("pin", name)
+}
+
 fn check_cluster(name: &str) -> Result<(), InvalidName> {
     check_common("cluster", name)?;
     let fail = |reason| {
@@ -169,6 +173,11 @@ name!(
     /// The name of a stored function: 1 to 1024 characters.
     FunctionName,
     check_function
+);
+name!(
+    /// The name of a pinned version: 1 to 1024 characters.
+    PinName,
+    check_pin
 );
 name!(
     /// The name of a cluster: 1 to 63 letters, digits, `-` and `_`.

@@ -72,13 +72,14 @@ pub use parameters::Parameters;
 pub use plans::KnownQuery;
 pub use remote::{RemoteNode, RemoteRows};
 pub use runtime::{QueryRuntime, SessionDatabases};
-pub use scope::{DataScope, take_data_scope};
+pub use scope::{DataScope, Settings, take_settings};
 pub use session::{QueryInfo, QuerySession};
 pub use stack::THREAD_STACK_BYTES;
 pub use statement::{CreateTable, Insert, create_table_parts, insert_parts};
 pub use stream::QueryStream;
 pub use travel::{
-    OlderState, OlderVersions, PointInTime, older_state, older_version, version_summaries,
+    OlderState, OlderVersions, PointInTime, dropped_table, older_state, older_version,
+    version_summaries,
 };
 pub use view::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
 

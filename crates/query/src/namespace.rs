@@ -66,15 +66,7 @@ impl Namespace {
     pub(crate) fn with_older(&self, older: Vec<(String, String, DatabaseState)>) -> Arc<Self> {
         let older = older.into_iter().filter_map(|(schema, database, state)| {
             let newest = self.databases.get(&database)?;
-            let as_it_was = DatabaseSchema {
-                name: Arc::clone(&newest.name),
-                state,
-                newest: Some(newest.state.clone()),
-                is_followed: newest.is_followed,
-                scope: newest.scope,
-                runtime: Arc::clone(&newest.runtime),
-            };
-            Some((schema, Arc::new(as_it_was)))
+            Some((schema, Arc::new(newest.at(state))))
         });
         Arc::new(Self {
             default: self.default.clone(),
@@ -84,13 +76,28 @@ impl Namespace {
         })
     }
 
-    /// A database as the session reads it.
+    /// The same, with a database as it was in the place of what it is now.
+    pub(crate) fn as_of(&self, name: &str, state: DatabaseState) -> Arc<Self> {
+        let mut databases = self.databases.clone();
+        if let Some(newest) = databases.get(name) {
+            let as_it_was = newest.at(state);
+            databases.insert(name.to_owned(), Arc::new(as_it_was));
+        }
+        Arc::new(Self {
+            default: self.default.clone(),
+            databases,
+            older: self.older.clone(),
+            system: Arc::clone(&self.system),
+        })
+    }
+
+    /// A database as it is now.
     ///
     /// # Errors
     /// When there is none.
     pub(crate) fn newest(&self, database: &str) -> Result<&DatabaseState, QueryError> {
         match self.databases.get(database) {
-            Some(schema) => Ok(&schema.state),
+            Some(schema) => Ok(schema.now()),
             None => Err(self.missing_database(database)),
         }
     }
@@ -222,6 +229,23 @@ struct DatabaseSchema {
 }
 
 impl DatabaseSchema {
+    /// The same as it was.
+    fn at(&self, state: DatabaseState) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            state,
+            newest: Some(self.now().clone()),
+            is_followed: self.is_followed,
+            scope: self.scope,
+            runtime: Arc::clone(&self.runtime),
+        }
+    }
+
+    /// What it is now.
+    fn now(&self) -> &DatabaseState {
+        self.newest.as_ref().unwrap_or(&self.state)
+    }
+
     fn snapshot(&self, table: &Arc<TableState>, scope: DataScope) -> SnapshotTable {
         let snapshot = SnapshotTable::new(
             Arc::clone(&self.name),

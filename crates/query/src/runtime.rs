@@ -66,6 +66,9 @@ pub struct SessionDatabases {
     pub default: Option<String>,
     /// Every database that can be named, by its name on this node.
     pub databases: BTreeMap<String, DatabaseState>,
+    /// The default database at the version that is read of it; `None`: as it stands above. Of what
+    /// it is now only functions, policies and system tables tell then.
+    pub as_of: Option<DatabaseState>,
     /// Databases whose rows cannot be read, and of which the system tables tell nevertheless.
     pub metadata_only: BTreeMap<String, DatabaseState>,
     /// Databases whose files another node deletes. One that is missing may be no damage: a node that

@@ -1,4 +1,5 @@
-//! Which extents a query reads: all, or those that a caching policy makes hot.
+//! Which extents a query reads: all, or those that a caching policy makes hot; and what else a
+//! request says at its beginning of all its tables.
 //!
 //! The rules are Kusto's (*Caching policy*): a table's own scope beats `SET query_datascope`, which
 //! beats the request's property. In SQL a table has a scope of its own as
@@ -14,14 +15,17 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
+use slipstream_model::Version;
 
 use crate::namespace::Namespace;
 use crate::{QueryError, QueryErrorKind, Statement};
 
 /// The function that gives a table a scope of its own.
 pub(crate) const FUNCTION: &str = "datascope";
-/// The setting that a request may begin with.
-const SETTING: &str = "query_datascope";
+/// The settings that a request may begin with: its scope, and its version.
+const SCOPE: &str = "query_datascope";
+/// See [`SCOPE`].
+const VERSION: &str = "version";
 
 /// Which extents are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -60,24 +64,39 @@ fn planning(message: String) -> QueryError {
     QueryError::new(QueryErrorKind::Planning, message)
 }
 
-/// Takes `SET query_datascope = '...'` off the beginning of a request; `None` when it does not begin
-/// with that.
-///
-/// # Errors
-/// When the scope is not known.
-pub fn take_data_scope(
-    statements: &mut Vec<Statement>,
-) -> std::result::Result<Option<DataScope>, QueryError> {
-    let mut scope = None;
-    while let Some(value) = statements.first().and_then(assigned) {
-        scope = Some(value.parse()?);
-        statements.remove(0);
-    }
-    Ok(scope)
+/// What a request says of all its tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Which extents are read.
+    pub scope: Option<DataScope>,
+    /// Which version of the request's database is read.
+    pub version: Option<Version>,
 }
 
-/// What a statement sets the scope to, when it does.
-fn assigned(statement: &Statement) -> Option<String> {
+/// Takes `SET query_datascope = '...'` and `SET version = n` off the beginning of a request.
+///
+/// # Errors
+/// When the scope is not known, or the version is no number.
+pub fn take_settings(statements: &mut Vec<Statement>) -> std::result::Result<Settings, QueryError> {
+    let mut settings = Settings::default();
+    while let Some((name, value)) = statements.first().and_then(assigned) {
+        if name == SCOPE {
+            settings.scope = Some(value.parse()?);
+        } else {
+            let version = value.parse::<Version>().map_err(|_| {
+                planning(format!(
+                    "SET version takes the number of a version: '{value}' is none"
+                ))
+            })?;
+            settings.version = Some(version);
+        }
+        statements.remove(0);
+    }
+    Ok(settings)
+}
+
+/// The setting that a statement gives a value, and the value.
+fn assigned(statement: &Statement) -> Option<(&'static str, String)> {
     let Statement::Statement(statement) = statement else {
         return None;
     };
@@ -90,8 +109,10 @@ fn assigned(statement: &Statement) -> Option<String> {
     let [value] = values.as_slice() else {
         return None;
     };
-    let is_it = variable.to_string().eq_ignore_ascii_case(SETTING);
-    is_it.then(|| value.to_string().trim_matches(['\'', '"']).to_owned())
+    let variable = variable.to_string();
+    let mut known = [SCOPE, VERSION].into_iter();
+    let name = known.find(|name| variable.eq_ignore_ascii_case(name))?;
+    Some((name, value.to_string().trim_matches(['\'', '"']).to_owned()))
 }
 
 /// `datascope('table', 'hotcache')`, and `datascope('database.table', ...)`.

@@ -167,6 +167,7 @@ impl QuerySession {
             leader,
             history,
             scope,
+            as_of,
             ..
         } = databases;
         let key = PlanKey {
@@ -176,7 +177,11 @@ impl QuerySession {
             identity: identity.clone(),
         };
         let default_name = default.clone();
-        let names = Namespace::new(default_name, &databases, &followed, system, scope, &runtime);
+        let mut names =
+            Namespace::new(default_name, &databases, &followed, system, scope, &runtime);
+        if let Some((name, state)) = default.as_deref().zip(as_of) {
+            names = names.as_of(name, state);
+        }
         let mut state = runtime.base.clone();
         let options = state.config_mut().options_mut();
         options.extensions.insert(IdentityOptions::from(&identity));

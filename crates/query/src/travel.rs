@@ -17,7 +17,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use slipstream_catalog::{CatalogError, DatabaseState, History, HistoryError, VersionSummary};
+use slipstream_catalog::{
+    CatalogError, DatabaseState, DroppedTable, History, HistoryError, VersionSummary,
+};
 use slipstream_model::{Timestamp, Version};
 
 use crate::namespace::CATALOG;
@@ -120,6 +122,21 @@ pub async fn older_state(
 ) -> Result<DatabaseState, QueryError> {
     let state = history.state_at(newest, version).await;
     state.map_err(|error| explain(database, &error))
+}
+
+/// The table of a name that a version dropped, or the version after it.
+///
+/// # Errors
+/// As [`OlderVersions::at`].
+pub async fn dropped_table(
+    history: &History,
+    database: &str,
+    newest: &DatabaseState,
+    name: &str,
+    version: Version,
+) -> Result<Option<DroppedTable>, QueryError> {
+    let dropped = history.dropped_table(newest, name, version).await;
+    dropped.map_err(|error| explain(database, &error))
 }
 
 /// What the newest commits of a database did, newest first.

@@ -2,13 +2,16 @@
 
 use std::ops::Deref;
 
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use slipstream_model::BucketId;
+use slipstream_model::{BucketId, DatabaseId, ExtentId};
 
 use crate::{BucketConnection, BucketPath, BucketUrl, StorageError, StorageErrorKind};
 
 /// The version of the layout and the formats in a bucket that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
+/// Files that are looked for at one time. Somebody waits, and each look is a small request.
+const LOOK_CONCURRENCY: usize = 64;
 
 /// What `_slipstream/bucket.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +93,28 @@ impl BucketReader {
     /// Which bucket this is, wherever it is reached from.
     pub fn id(&self) -> BucketId {
         self.id
+    }
+
+    /// One of some extents whose file is not there; `None` when all are. Costs a request each.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn missing_extent(
+        &self,
+        database: DatabaseId,
+        extents: &[ExtentId],
+    ) -> Result<Option<ExtentId>, StorageError> {
+        let looks = stream::iter(extents.to_vec()).map(|id| {
+            let connection = self.connection.clone();
+            async move { (id, connection.has(&BucketPath::extent(database, id)).await) }
+        });
+        let mut looks = looks.buffer_unordered(LOOK_CONCURRENCY);
+        while let Some((id, is_there)) = looks.next().await {
+            if !is_there? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 }
 

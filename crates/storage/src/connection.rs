@@ -96,6 +96,22 @@ impl BucketConnection {
         }
     }
 
+    /// Whether an object is there; it is not read.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn has(&self, path: &BucketPath) -> Result<bool, StorageError> {
+        match self.store.head(&self.object_path(path)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(StorageError::from_store(
+                "look for",
+                &self.describe(path),
+                error,
+            )),
+        }
+    }
+
     /// An object's full address, for messages.
     pub(crate) fn describe(&self, path: &BucketPath) -> String {
         format!("{}/{path}", self.name.trim_end_matches('/'))

@@ -238,6 +238,7 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
     all.extend(resources());
     for shown in [
         ".show database d policies",
+        ".show database d pins",
         ".show database d identity",
         ".show database d verbose",
         ".show database d schema",
@@ -272,6 +273,12 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".move extents from table t to table nothing (00000000-0000-0000-0000-000000000000)",
         ".replace extents in table t <| {.show table t extents where tags has 'gone'}, \
          {.show table nothing extents}",
+        ".undo drop table gone version=1",
+        ".pin database d version 1 as p{n}",
+        ".unpin database d gone",
+        ".alter extent tags ('x') <| .show table t extents where tags has 'gone'",
+        ".alter-merge extent tags ('x') <| .show table t extents where tags has 'gone'",
+        ".drop extent tags from table t ('gone')",
         ".alter table t policy merge '{}'",
         ".alter-merge table t policy merge '{\"MaxRangeInHours\": 24}'",
         ".alter database d policy merge '{}'",
@@ -469,6 +476,8 @@ pub(super) fn operations_of_a_follower() -> Vec<(Needs, Call)> {
         ".alter follower database d materialized-views (v, w) policy caching hot = 7d",
         ".delete follower database d materialized-view v policy caching",
         ".delete follower database d materialized-views (v, w) policy caching",
+        ".pin database d version 1 as p",
+        ".unpin database d gone",
         ".alter database d policy caching hot = 7d",
         ".delete database d policy caching",
         ".set database d monitors ('aaduser=monitors', 'aaduser=somebody')",
@@ -488,7 +497,7 @@ pub(super) fn changes() -> Vec<Call> {
             || text.contains("policy caching")
             || text.contains(" cluster ")
             || text.starts_with(".rename")
-            || [".add", ".drop database d ", ".set"]
+            || [".add", ".drop database d ", ".set", ".pin", ".unpin"]
                 .iter()
                 .any(|word| text.starts_with(word))
     };

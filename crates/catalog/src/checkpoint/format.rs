@@ -1,13 +1,14 @@
 //! The objects of a checkpoint, between bytes and what they mean.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseId, DatabasePrincipal, Digest, EntityId, Epoch, Extent,
-    ExternalTable, MergePolicy, RetentionPolicy, StoredFunction, TableId, TableName, TablePolicies,
-    TableSchema, Timestamp, Version,
+    ExternalTable, MergePolicy, PinName, RetentionPolicy, StoredFunction, TableId, TableName,
+    TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
@@ -16,9 +17,9 @@ use uuid::Uuid;
 use crate::codec::{
     Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto,
     external_from_proto, external_to_proto, fixed, function_from_proto, function_to_proto,
-    merge_from_proto, merge_to_proto, name, principal_from_proto, principal_to_proto, required,
-    retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
-    security_from_proto, security_to_proto, to_bytes,
+    merge_from_proto, merge_to_proto, name, pin_from_proto, pin_to_proto, principal_from_proto,
+    principal_to_proto, required, retention_from_proto, retention_to_proto, schema_from_proto,
+    schema_to_proto, security_from_proto, security_to_proto, to_bytes,
 };
 use crate::extents::{Removed, Segment};
 use crate::log::{Chain, LogState};
@@ -39,6 +40,7 @@ pub(crate) struct Root {
     pub(crate) retention: Option<RetentionPolicy>,
     pub(crate) merge: Option<MergePolicy>,
     pub(crate) principals: Vec<DatabasePrincipal>,
+    pub(crate) pins: BTreeMap<PinName, Version>,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,11 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
         external_tables: state
             .external_tables()
             .map(external_state_to_proto)
+            .collect(),
+        pins: state
+            .pins()
+            .iter()
+            .map(|(name, version)| pin_to_proto(name, *version))
             .collect(),
     };
     frame::seal(ROOT_MAGIC, &root.encode_to_vec())
@@ -204,6 +211,11 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
             .principals
             .into_iter()
             .map(principal_from_proto)
+            .collect::<Result<_, _>>()?,
+        pins: root
+            .pins
+            .into_iter()
+            .map(pin_from_proto)
             .collect::<Result<_, _>>()?,
     })
 }

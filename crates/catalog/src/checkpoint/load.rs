@@ -88,6 +88,7 @@ pub(crate) async fn load(
         retention,
         merge,
         principals,
+        pins,
     } = root;
     let mut state = empty.moved_to(chain);
     let held = tables
@@ -126,6 +127,7 @@ pub(crate) async fn load(
     state.set_retention_policy(retention);
     state.set_merge_policy(merge);
     state.set_principals(principals);
+    state.set_pins(pins);
     state.set_caching_policy(caching);
     Ok(state)
 }

@@ -1,4 +1,4 @@
-//! Functions, external tables, principals and policies.
+//! Functions, external tables, principals, pins and policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, ExternalFormat, ExternalTable, FunctionParameter, HotWindow,
-    MergeLookback, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction, Timestamp,
+    MergeLookback, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
+    Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 
@@ -46,6 +47,17 @@ pub(crate) fn function_from_proto(
         docstring: function.docstring,
         folder: function.folder,
     })
+}
+
+pub(crate) fn pin_to_proto(name: &PinName, version: Version) -> proto::PutPin {
+    proto::PutPin {
+        name: name.to_string(),
+        version: version.get(),
+    }
+}
+
+pub(crate) fn pin_from_proto(pin: proto::PutPin) -> Result<(PinName, Version), Malformed> {
+    Ok((name(pin.name)?, Version::new(pin.version)))
 }
 
 pub(crate) fn caching_to_proto(policy: &CachingPolicy) -> proto::CachingPolicy {

@@ -1,13 +1,14 @@
 //! What stands in a database's log. One record changes one table, one function or the database.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     CachingPolicy, Column, ColumnId, DatabasePrincipal, EntityKind, Extent, ExtentId,
-    ExternalTable, MergePolicy, RetentionPolicy, RowLevelSecurity, StoredFunction, TableName,
-    TableSchema,
+    ExternalTable, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
+    TableName, TableSchema, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
@@ -15,9 +16,10 @@ use slipstream_proto::log::database_record::Record as Kind;
 use crate::codec::{
     Malformed, caching_from_proto, caching_to_proto, column_from_proto, column_to_proto,
     extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
-    function_from_proto, function_to_proto, merge_from_proto, merge_to_proto, name,
-    principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
-    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
+    function_from_proto, function_to_proto, merge_from_proto, merge_to_proto, name, pin_from_proto,
+    pin_to_proto, principal_from_proto, principal_to_proto, required, retention_from_proto,
+    retention_to_proto, schema_from_proto, schema_to_proto, security_from_proto, security_to_proto,
+    to_bytes,
 };
 use crate::log::LogRecord;
 
@@ -61,6 +63,17 @@ pub enum DatabaseRecord {
     PutExternalTable(Arc<ExternalTable>),
     /// The external table ends.
     DropExternalTable,
+    /// Nothing that the version holds is deleted from now on.
+    PutPin(PinName, Version),
+    /// The pin holds nothing any more.
+    DropPin(PinName),
+    /// The extents have these tags, and no others.
+    AlterExtentTags {
+        /// The extents.
+        extents: Vec<ExtentId>,
+        /// Their tags.
+        tags: BTreeSet<String>,
+    },
 }
 
 impl DatabaseRecord {
@@ -83,6 +96,9 @@ impl DatabaseRecord {
             Self::DropPrincipals(_) => "DropPrincipals",
             Self::PutExternalTable(_) => "PutExternalTable",
             Self::DropExternalTable => "DropExternalTable",
+            Self::PutPin(..) => "PutPin",
+            Self::DropPin(_) => "DropPin",
+            Self::AlterExtentTags { .. } => "AlterExtentTags",
         }
     }
 }
@@ -103,7 +119,7 @@ impl LogRecord for DatabaseRecord {
                 extents: extents.iter().map(extent_to_proto).collect(),
             }),
             Self::RemoveExtents(ids) => Kind::RemoveExtents(proto::RemoveExtents {
-                extent_ids: ids.iter().map(|id| to_bytes(id.as_bytes())).collect(),
+                extent_ids: extent_ids_to_proto(ids),
             }),
             Self::PutFunction(function) => Kind::PutFunction(function_to_proto(function)),
             Self::DropFunction => Kind::DropFunction(proto::DropFunction {}),
@@ -131,6 +147,16 @@ impl LogRecord for DatabaseRecord {
             }),
             Self::PutExternalTable(table) => Kind::PutExternalTable(external_to_proto(table)),
             Self::DropExternalTable => Kind::DropExternalTable(proto::DropExternalTable {}),
+            Self::PutPin(name, version) => Kind::PutPin(pin_to_proto(name, *version)),
+            Self::DropPin(name) => Kind::DropPin(proto::DropPin {
+                name: name.to_string(),
+            }),
+            Self::AlterExtentTags { extents, tags } => {
+                Kind::AlterExtentTags(proto::AlterExtentTags {
+                    extent_ids: extent_ids_to_proto(extents),
+                    tags: tags.iter().cloned().collect(),
+                })
+            }
         };
         proto::DatabaseRecord { record: Some(kind) }
             .encode_to_vec()
@@ -169,9 +195,7 @@ impl DatabaseRecord {
                     Self::AddExtents(extents.collect::<Result<_, _>>()?)
                 }
                 Kind::RemoveExtents(record) => {
-                    let ids = record.extent_ids.iter();
-                    let ids = ids.map(|id| fixed("an extent id", id, ExtentId::from_slice));
-                    Self::RemoveExtents(ids.collect::<Result<_, _>>()?)
+                    Self::RemoveExtents(extent_ids_from_proto(&record.extent_ids)?)
                 }
                 Kind::PutFunction(function) => {
                     Self::PutFunction(Arc::new(function_from_proto(function)?))
@@ -197,9 +221,28 @@ impl DatabaseRecord {
                     Self::PutExternalTable(Arc::new(external_from_proto(table)?))
                 }
                 Kind::DropExternalTable(proto::DropExternalTable {}) => Self::DropExternalTable,
+                Kind::PutPin(pin) => {
+                    let (name, version) = pin_from_proto(pin)?;
+                    Self::PutPin(name, version)
+                }
+                Kind::DropPin(pin) => Self::DropPin(name(pin.name)?),
+                Kind::AlterExtentTags(record) => Self::AlterExtentTags {
+                    extents: extent_ids_from_proto(&record.extent_ids)?,
+                    tags: record.tags.into_iter().collect(),
+                },
             },
         )
     }
+}
+
+fn extent_ids_to_proto(ids: &[ExtentId]) -> Vec<Bytes> {
+    ids.iter().map(|id| to_bytes(id.as_bytes())).collect()
+}
+
+fn extent_ids_from_proto(ids: &[Bytes]) -> Result<Vec<ExtentId>, Malformed> {
+    let ids = ids.iter();
+    ids.map(|id| fixed("an extent id", id, ExtentId::from_slice))
+        .collect()
 }
 
 fn principals(

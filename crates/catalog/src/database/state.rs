@@ -1,15 +1,18 @@
 //! The state of a database, and how operations and records change it.
 
 mod movement;
+mod tags;
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
     BucketId, CachingPolicy, Column, ColumnId, DatabaseId, DatabasePrincipal, Digest, EntityId,
-    EntityKind, Epoch, Extent, ExternalTable, MergePolicy, RetentionPolicy, StoredFunction,
-    TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
+    EntityKind, Epoch, Extent, ExtentId, ExternalTable, MergePolicy, PinName, RetentionPolicy,
+    StoredFunction, TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp,
+    Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
@@ -18,7 +21,7 @@ use super::DatabaseRecord as Record;
 use super::stored::{Stored, StoredSet};
 use crate::extents::check_extents;
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
-use crate::op::DATABASE_PRINCIPALS_MAX;
+use crate::op::{DATABASE_PRINCIPALS_MAX, PINS_MAX};
 use crate::{
     CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, PrincipalsChange, checkpoint,
 };
@@ -35,6 +38,7 @@ pub struct DatabaseState {
     retention: Option<RetentionPolicy>,
     merge: Option<MergePolicy>,
     principals: Arc<Vec<DatabasePrincipal>>,
+    pins: Arc<BTreeMap<PinName, Version>>,
     /// What of the database is held; `None`: everything.
     sharing: Option<Arc<TableLevelSharing>>,
 }
@@ -112,6 +116,7 @@ impl DatabaseState {
             retention: None,
             merge: None,
             principals: Arc::default(),
+            pins: Arc::default(),
             sharing: None,
         }
     }
@@ -198,6 +203,11 @@ impl DatabaseState {
         &self.principals
     }
 
+    /// The versions of which nothing is deleted, by the names that they were pinned as.
+    pub fn pins(&self) -> &BTreeMap<PinName, Version> {
+        &self.pins
+    }
+
     /// How long rows are kept, for tables without a policy of their own.
     pub fn retention_policy(&self) -> Option<RetentionPolicy> {
         self.retention
@@ -229,6 +239,10 @@ impl DatabaseState {
         self.principals = Arc::new(principals);
     }
 
+    pub(crate) fn set_pins(&mut self, pins: BTreeMap<PinName, Version>) {
+        self.pins = Arc::new(pins);
+    }
+
     /// Puts a function in, in place of the one with its id.
     pub(crate) fn put_function(&mut self, function: Stored<StoredFunction>) {
         self.functions.put(function);
@@ -237,6 +251,40 @@ impl DatabaseState {
     /// Puts an external table in, in place of the one with its id.
     pub(crate) fn put_external_table(&mut self, table: Stored<ExternalTable>) {
         self.external_tables.put(table);
+    }
+
+    /// The record of a new pin; `None` when it is there already.
+    fn plan_pin(&self, name: PinName, version: Version) -> Result<Option<Record>, OpError> {
+        if version == Version::ZERO || version > self.version() {
+            return Err(OpError::NoSuchVersion {
+                wanted: version,
+                newest: self.version(),
+            });
+        }
+        match self.pins.get(&name) {
+            Some(known) if *known == version => Ok(None),
+            Some(known) => Err(OpError::PinExists(name, *known)),
+            None if self.pins.len() >= PINS_MAX => Err(OpError::TooManyPins),
+            None => Ok(Some(Record::PutPin(name, version))),
+        }
+    }
+
+    fn apply_pin(&mut self, name: PinName, version: Version) -> Result<SubjectFate, OpError> {
+        let pins = Arc::make_mut(&mut self.pins);
+        if let Some(known) = pins.insert(name.clone(), version) {
+            return Err(OpError::PinExists(name, known));
+        }
+        if pins.len() > PINS_MAX {
+            return Err(OpError::TooManyPins);
+        }
+        Ok(SubjectFate::Lives)
+    }
+
+    fn apply_unpin(&mut self, name: PinName) -> Result<SubjectFate, OpError> {
+        match Arc::make_mut(&mut self.pins).remove(&name) {
+            Some(_) => Ok(SubjectFate::Lives),
+            None => Err(OpError::PinNotFound(name)),
+        }
     }
 
     /// The records of a change of principals.
@@ -317,6 +365,21 @@ impl DatabaseState {
     /// The digest over all records of a table since it was made.
     pub fn table_digest(&self, id: TableId) -> Option<Digest> {
         self.chain.subjects.get(&id.as_uuid()).copied()
+    }
+
+    /// The extents that some table has here and none has in a later state: what was taken out of
+    /// the database in between. An extent that only moved is not among them.
+    pub fn removed_until(&self, later: &Self) -> Vec<ExtentId> {
+        let mut ids = Vec::new();
+        for block in self.tables().flat_map(|table| table.extents.blocks()) {
+            ids.extend(block.live_slots().map(|slot| block.id(slot)));
+        }
+        let tables = later.tables();
+        let held: HashSet<ExtentId> = tables
+            .flat_map(|table| table.extents.held_of(&ids))
+            .collect();
+        ids.retain(|id| !held.contains(id));
+        ids
     }
 
     /// Puts a table in, in place of the one with its id.
@@ -496,6 +559,24 @@ impl LogState for DatabaseState {
                 let records = self.plan_principals(change)?.into_iter();
                 return Ok(records.map(|record| (Uuid::nil(), record)).collect());
             }
+            DatabaseOp::PutPin { name, version } => {
+                let planned = self.plan_pin(name, version)?.into_iter();
+                return Ok(planned.map(|record| (Uuid::nil(), record)).collect());
+            }
+            DatabaseOp::DropPin { name } => {
+                if !self.pins.contains_key(&name) {
+                    return Err(OpError::PinNotFound(name));
+                }
+                return Ok(vec![(Uuid::nil(), Record::DropPin(name))]);
+            }
+            DatabaseOp::AlterExtentTags {
+                table,
+                extents,
+                change,
+            } => {
+                let records = self.alive(table)?.plan_tags(&extents, &change)?.into_iter();
+                return Ok(records.map(|record| (table.as_uuid(), record)).collect());
+            }
             DatabaseOp::PutFunction { id, function, mode } => {
                 self.check_new_id(EntityKind::Function, id)?;
                 let planned = self.functions.plan_put(id, &function, mode)?;
@@ -559,6 +640,10 @@ impl LogState for DatabaseState {
                 self.set_caching_policy(policy);
                 return Ok(SubjectFate::Lives);
             }
+            Record::PutPin(name, version) if subject.is_nil() => {
+                return self.apply_pin(name, version);
+            }
+            Record::DropPin(name) if subject.is_nil() => return self.apply_unpin(name),
             record => record,
         };
         let id = TableId::new(subject);
@@ -644,7 +729,10 @@ impl TableState {
             Record::PutExternalTable(_) | Record::DropExternalTable => {
                 return Err(OpError::WrongSubject("external table"));
             }
-            Record::AddPrincipals(_) | Record::DropPrincipals(_) => {
+            Record::AddPrincipals(_)
+            | Record::DropPrincipals(_)
+            | Record::PutPin(..)
+            | Record::DropPin(_) => {
                 return Err(OpError::WrongSubject("database"));
             }
             Record::SetRetentionPolicy(policy) => {
@@ -689,6 +777,9 @@ impl TableState {
                         table: self.name.clone(),
                         extent,
                     })?;
+            }
+            Record::AlterExtentTags { extents, tags } => {
+                table.alter_tags(&extents, &tags)?;
             }
             Record::RemoveExtents(ids) => {
                 table

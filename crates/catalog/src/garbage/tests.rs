@@ -218,3 +218,21 @@ fn a_removal_with_too_few_sizes_is_refused() {
     };
     assert!(removal_from_proto(message).is_err());
 }
+
+#[tokio::test]
+async fn an_extent_whose_tags_change_was_not_removed() {
+    let bucket = bucket().await;
+    let writer = open(&bucket, 2).await;
+    let filled = vec![create_table(1, "t"), add_extents(1, 0..3)];
+    commit(&writer, filled).await;
+    let tags = DatabaseOp::AlterExtentTags {
+        table: table_id(1),
+        extents: ids([1, 2]),
+        change: crate::TagsChange::Clear,
+    };
+    commit(&writer, vec![tags]).await;
+    let ledger = load(&bucket, &writer).await;
+    assert!(told(&ledger).is_empty());
+    let table = ledger.state().table("t").expect("there");
+    assert!(table.extents.iter().all(|extent| extent.tags.is_empty()));
+}

@@ -278,3 +278,41 @@ async fn the_newest_versions_say_what_they_did_and_nothing_of_what_is_left_out()
     let told = log.history().summaries(&filtered, 1).await.expect("kept");
     assert!(told[0].changes.is_empty(), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_dropped_table_is_told_as_it_was_right_before_by_its_drop_or_the_version_before() {
+    let mut log = Log::open(bucket().await, 1_000).await;
+    let drop = |name: &str| DatabaseOp::DropTable {
+        name: table_name(name),
+        if_exists: false,
+    };
+    log.commit(vec![create_table(1, "t"), create_table(2, "u")])
+        .await;
+    log.commit(vec![add_extents(1, 0..3)]).await;
+    // What the dropping commit itself did before counts too, and so does a table that it made.
+    log.commit(vec![
+        add_extents(1, [3]),
+        drop("t"),
+        create_table(3, "t"),
+        add_extents(3, [9]),
+    ])
+    .await;
+    log.commit(vec![create_table(4, "brief"), drop("brief"), drop("t")])
+        .await;
+    let history = log.history();
+    let told = async |name: &str, version: u64| {
+        let told = history.dropped_table(log.newest(), name, Version::new(version));
+        let told = told.await.expect("kept");
+        told.map(|told| (told.version.get(), told.table.id, told.table.extents.len()))
+    };
+    assert_eq!(told("t", 4).await, Some((4, table_id(1), 4)));
+    assert_eq!(told("t", 3).await, Some((4, table_id(1), 4)));
+    assert_eq!(told("t", 5).await, Some((5, table_id(3), 1)));
+    assert_eq!(told("brief", 5).await, Some((5, table_id(4), 0)));
+    assert_eq!(told("u", 4).await, None);
+    assert_eq!(told("t", 2).await, None);
+    for version in [0, 6] {
+        let refused = history.dropped_table(log.newest(), "t", Version::new(version));
+        refused.await.expect_err("no such version");
+    }
+}

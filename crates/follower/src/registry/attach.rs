@@ -312,7 +312,8 @@ fn configuration_of(
         let name = DatabaseName::new(database.name.clone()).map_err(|_| garbled())?;
         let mut followed = configuration.followed(id, name);
         if let Some(at) = before.iter().position(|known| known.id == id) {
-            followed.overrides = before.swap_remove(at).overrides;
+            let known = before.swap_remove(at);
+            (followed.overrides, followed.pins) = (known.overrides, known.pins);
             if is_new_default {
                 followed.overrides.principals_modification_kind = default;
             }

@@ -29,7 +29,7 @@ impl Registry {
         Ok(version_summaries(history, database, newest, count).await?)
     }
 
-    async fn history(&self) -> Result<&History, StorageError> {
+    pub(super) async fn history(&self) -> Result<&History, StorageError> {
         self.history.get_or_try_init(|| self.open_history()).await
     }
 

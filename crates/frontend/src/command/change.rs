@@ -11,14 +11,16 @@ use slipstream_kusto::{
 };
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, DatabaseRole, EntityId, EntityKind, EntityName,
-    ExternalFormat, ExternalTable, FunctionName, FunctionParameter, OverrideChange,
-    RetentionPolicy, RowLevelSecurity, StoredFunction, TableId, TableName, TableSchema,
+    ExternalFormat, ExternalTable, FunctionName, FunctionParameter, OverrideChange, PinName,
+    RetentionPolicy, RowLevelSecurity, StoredFunction, TableId, TableName, TableSchema, Version,
 };
 
 use super::extents::ExtentChange;
 use super::rows::{Kind, Rows};
-use super::{Context, json as shapes, show, types};
-use crate::{DatabaseChange, ErrorKind, Permission, ServiceError, SqlRequest};
+use super::{Context, extents, json as shapes, show, types};
+use crate::{
+    DatabaseChange, ErrorKind, Permission, PinChange, ServiceError, SqlRequest, UndoDropTable,
+};
 
 /// What a command answers that has nothing of its own to show.
 const DONE: &[(&str, Kind)] = &[
@@ -71,6 +73,36 @@ impl Context<'_> {
                 };
                 self.commit(names.into_iter().map(drop)).await
             }
+            Command::UndoDropTable {
+                table,
+                new_name,
+                version,
+            } => {
+                let database = self.database_or(None)?.to_owned();
+                self.access.check(&database, Permission::Administer)?;
+                if self.engine.follows(&database) {
+                    // The node refuses.
+                    return self.commit_to(&database, std::iter::empty()).await;
+                }
+                let undo = UndoDropTable {
+                    database,
+                    table,
+                    new_name,
+                    version: Version::new(version),
+                    access: self.access.clone(),
+                };
+                let recovered = self.engine.undo_drop_table(undo).await?;
+                Ok(show::recovered(&recovered))
+            }
+            Command::Pin {
+                database,
+                version,
+                name,
+            } => {
+                self.change_pin(database, name, Some(Version::new(version)))
+                    .await
+            }
+            Command::Unpin { database, name } => self.change_pin(database, name, None).await,
             Command::RenameTable { .. } | Command::RenameColumn { .. } => Err(ServiceError::new(
                 ErrorKind::Unsupported,
                 "unsupported",
@@ -115,6 +147,20 @@ impl Context<'_> {
                     table,
                     drop,
                     add,
+                    window,
+                };
+                self.change_extents(change, what_if).await
+            }
+            Command::AlterExtentTags {
+                extents,
+                action,
+                tags,
+                window,
+                what_if,
+            } => {
+                let change = ExtentChange::Tag {
+                    extents,
+                    change: extents::tags_change(action, tags),
                     window,
                 };
                 self.change_extents(change, what_if).await
@@ -239,6 +285,23 @@ impl Context<'_> {
             version.get().into(),
             digest.to_string().into(),
         ]]))
+    }
+
+    async fn change_pin(
+        &self,
+        database: String,
+        name: String,
+        version: Option<Version>,
+    ) -> Result<Rows, ServiceError> {
+        let change = PinChange {
+            name: PinName::new(name).map_err(ServiceError::invalid_name)?,
+            version,
+            access: self.access.clone(),
+            database,
+        };
+        let database = change.database.clone();
+        self.engine.change_pin(change).await?;
+        show::pins(self, &database)
     }
 
     async fn put_tables(

@@ -1,19 +1,20 @@
-//! Extents leave and move: *.drop extents*, *.move extents*, *.replace extents*.
+//! Extents leave, move and get other tags: *.drop extents*, *.move extents*, *.replace extents*,
+//! *.alter extent tags*.
 //!
 //! Which extents are meant is found out here, in a state that other commits may have left behind
 //! by the time the change is committed. Then it is refused, as an extent that was found is not
 //! there any more; where extents were not named one by one they are looked for again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
-use slipstream_catalog::DatabaseOp;
+use slipstream_catalog::{DatabaseOp, TagsChange};
 use slipstream_kusto::{
     CreatedOnWindow, ExtentQuery, ExtentScope, ExtentSize, ExtentTrim, ExtentsToDrop,
-    ExtentsToMove, ShownExtents,
+    ExtentsToMove, ExtentsToTag, ShownExtents, TagsAction,
 };
 use slipstream_model::{ExtentId, TableId, TableName, Timestamp};
 use slipstream_query::QuerySession;
@@ -42,6 +43,14 @@ const MOVED: &[(&str, Kind)] = &[
     ("Details", Text),
 ];
 
+/// *.alter extent tags* and its like. An extent keeps its id here too.
+const TAGGED: &[(&str, Kind)] = &[
+    ("OriginalExtentId", Text),
+    ("ResultExtentId", Text),
+    ("ResultExtentTags", Text),
+    ("Details", Text),
+];
+
 /// An extent that a command is about.
 #[derive(Debug)]
 struct Found {
@@ -51,6 +60,7 @@ struct Found {
     created_on: Timestamp,
     size_bytes: u64,
     original_bytes: u64,
+    tags: BTreeSet<String>,
 }
 
 /// A command about extents.
@@ -65,6 +75,11 @@ pub(super) enum ExtentChange {
         table: String,
         drop: ExtentQuery,
         add: ExtentQuery,
+        window: CreatedOnWindow,
+    },
+    Tag {
+        extents: ExtentsToTag,
+        change: TagsChange,
         window: CreatedOnWindow,
     },
 }
@@ -161,6 +176,35 @@ impl Context<'_> {
                 added.retain(|extent| window.contains(extent.created_on));
                 replacement(table, self.table_id(table)?, &dropped, &added)
             }
+            ExtentChange::Tag {
+                extents,
+                change,
+                window,
+            } => {
+                let mut found = self.to_tag(extents).await?;
+                found.retain(|extent| window.contains(extent.created_on));
+                Ok(tagged(&found, change))
+            }
+        }
+    }
+
+    async fn to_tag(&self, extents: &ExtentsToTag) -> Result<Vec<Found>, ServiceError> {
+        match extents {
+            ExtentsToTag::Table(table) => self.find(&of_tables(std::slice::from_ref(table))),
+            ExtentsToTag::Query { table: None, query } => self.ask(query).await,
+            ExtentsToTag::Query {
+                table: Some(table),
+                query,
+            } => {
+                let (id, found) = (self.table_id(table)?, self.ask(query).await?);
+                if let Some(stranger) = found.iter().find(|extent| extent.table != id) {
+                    return Err(ServiceError::invalid(format!(
+                        "extent {} is in table '{}', and the command is about table '{table}'",
+                        stranger.id, stranger.table_name
+                    )));
+                }
+                Ok(found)
+            }
         }
     }
 
@@ -247,6 +291,7 @@ impl Context<'_> {
                 created_on: block.max_created_on(slot),
                 size_bytes: block.size_bytes(slot),
                 original_bytes: block.original_bytes(slot),
+                tags: block.tags(slot),
             });
         })?;
         if let Some((id, database)) = stranger {
@@ -402,6 +447,40 @@ fn replacement(
         ops,
         rows: Rows::new(MOVED).with(rows),
     })
+}
+
+fn tagged(extents: &[Found], change: &TagsChange) -> Planned {
+    let tables = by_table(extents).into_iter();
+    let ops = tables.map(|(table, extents)| DatabaseOp::AlterExtentTags {
+        table,
+        extents,
+        change: change.clone(),
+    });
+    let rows = extents.iter().map(|extent| {
+        let id = extent.id.to_string();
+        let tags: Vec<String> = change.of(&extent.tags).into_iter().collect();
+        vec![
+            id.clone().into(),
+            id.into(),
+            tags.join("\r\n").into(),
+            "".into(),
+        ]
+    });
+    Planned {
+        ops: ops.collect(),
+        rows: Rows::new(TAGGED).with(rows),
+    }
+}
+
+/// What a command does to tags. To drop none by name is to drop all.
+pub(super) fn tags_change(action: TagsAction, tags: Vec<String>) -> TagsChange {
+    let tags: BTreeSet<String> = tags.into_iter().collect();
+    match action {
+        TagsAction::Set => TagsChange::Set(tags),
+        TagsAction::Add => TagsChange::Add(tags),
+        TagsAction::Drop if tags.is_empty() => TagsChange::Clear,
+        TagsAction::Drop => TagsChange::Drop(tags),
+    }
 }
 
 fn moved(extent: &Found) -> Vec<Cell> {

@@ -28,6 +28,7 @@ pub(super) use node::{cache_of, caching_preview};
 pub(super) use policies::follower_databases;
 pub(super) use principals::database_principals;
 pub(super) use tables::table_schemas;
+pub(super) use versions::{pins, recovered};
 
 pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, ServiceError> {
     match show {
@@ -53,6 +54,10 @@ pub(super) async fn run(context: &Context<'_>, show: Show) -> Result<Rows, Servi
         Show::DatabaseVersions { name } => {
             let name = context.database_or(name.as_deref())?;
             versions::versions(context, name).await
+        }
+        Show::DatabasePins { name } => {
+            let name = context.database_or(name.as_deref())?;
+            versions::pins(context, name)
         }
         Show::Tables { names, details } => tables::tables(context, &names, details),
         Show::Table { name, view } => match view {

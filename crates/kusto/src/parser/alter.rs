@@ -1,8 +1,8 @@
 //! `.alter`, `.alter-merge`, `.delete`, `.drop`, `.rename`.
 
 use super::cursor::{Cursor, Parsed};
-use super::{create, extents, follower, policy, principals};
-use crate::{Command, FunctionPutMode, PolicyEntity, PrincipalsAction, TablePutMode};
+use super::{create, extents, follower, policy, principals, tags};
+use crate::{Command, FunctionPutMode, PolicyEntity, PrincipalsAction, TablePutMode, TagsAction};
 
 const DATABASE: &str = "the name of a database";
 const TABLE: &str = "the name of a table";
@@ -21,12 +21,18 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Parsed<Command> {
         c.word("table")?;
         return create::external_table(c, crate::ExternalTablePutMode::Alter);
     }
+    if c.word_opt("extent") {
+        return tags::of_query(c, TagsAction::Set, None);
+    }
     if c.word_opt("table") {
         let table = c.name(TABLE)?;
         if c.sees_sign('(') {
             return create::put_tables(c, TablePutMode::Alter, table);
         }
         c.sign_opt('(');
+        if c.word_opt("extent") {
+            return tags::of_query(c, TagsAction::Set, Some(table));
+        }
         return policy::alter(c, PolicyEntity::Tables(vec![table]));
     }
     let entity = entity(c)?;
@@ -35,12 +41,18 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Parsed<Command> {
 
 /// `.alter-merge ...`
 pub(super) fn alter_merge(c: &mut Cursor<'_>) -> Parsed<Command> {
+    if c.word_opt("extent") {
+        return tags::of_query(c, TagsAction::Add, None);
+    }
     if c.word_opt("table") {
         let table = c.name(TABLE)?;
         if c.sees_sign('(') {
             return create::put_tables(c, TablePutMode::AlterMerge, table);
         }
         c.sign_opt('(');
+        if c.word_opt("extent") {
+            return tags::of_query(c, TagsAction::Add, Some(table));
+        }
         return policy::alter_merge(c, PolicyEntity::Tables(vec![table]));
     }
     let entity = entity(c)?;
@@ -101,6 +113,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> Parsed<Command> {
             let columns = c.names(COLUMN)?;
             return Ok(Command::DropColumns { table, columns });
         }
+        if c.word_opt("extent") {
+            return tags::drop_of_table(c, table);
+        }
         let if_exists = c.word_opt("ifexists");
         let names = vec![table];
         return Ok(Command::DropTables { names, if_exists });
@@ -116,6 +131,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> Parsed<Command> {
         return Ok(Command::DropColumns { table, columns });
     }
     if c.word_opt("extent") {
+        if c.word_opt("tags") {
+            return tags::drop(c);
+        }
         return extents::drop_one(c);
     }
     if c.word_opt("extents") {

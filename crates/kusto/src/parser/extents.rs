@@ -194,15 +194,15 @@ fn what_if_property(c: &mut Cursor<'_>) -> Parsed<bool> {
     Ok(what_if)
 }
 
-/// What `with (...)` says of extents that are moved.
+/// What `with (...)` says of extents that are moved, or get other tags.
 #[derive(Default)]
-struct Properties {
-    window: CreatedOnWindow,
-    what_if: bool,
+pub(super) struct Properties {
+    pub(super) window: CreatedOnWindow,
+    pub(super) what_if: bool,
 }
 
 impl Properties {
-    fn read(&mut self, c: &mut Cursor<'_>) -> Parsed<()> {
+    pub(super) fn read(&mut self, c: &mut Cursor<'_>) -> Parsed<()> {
         if !c.word_opt("with") {
             return Ok(());
         }
@@ -310,7 +310,7 @@ fn braced_query(c: &mut Cursor<'_>) -> Parsed<ExtentQuery> {
 }
 
 /// `.show ... extents ...`, or SQL.
-fn query(c: &mut Cursor<'_>) -> Parsed<ExtentQuery> {
+pub(super) fn query(c: &mut Cursor<'_>) -> Parsed<ExtentQuery> {
     if !c.sign_opt('.') {
         return c.sql().map(ExtentQuery::Sql);
     }

@@ -141,9 +141,16 @@ fn database_view(c: &mut Cursor<'_>) -> Option<DatabaseView> {
 /// written in brackets.
 fn is_about_own_database(c: &Cursor<'_>) -> bool {
     VIEWS.iter().any(|(word, _)| c.sees(word))
-        || ["schema", "extents", "principals", "policy", "versions"]
-            .iter()
-            .any(|word| c.sees(word))
+        || [
+            "schema",
+            "extents",
+            "principals",
+            "policy",
+            "versions",
+            "pins",
+        ]
+        .iter()
+        .any(|word| c.sees(word))
 }
 
 fn database(c: &mut Cursor<'_>) -> Parsed<Show> {
@@ -161,6 +168,9 @@ fn database(c: &mut Cursor<'_>) -> Parsed<Show> {
     }
     if c.word_opt("versions") {
         return Ok(Show::DatabaseVersions { name });
+    }
+    if c.word_opt("pins") {
+        return Ok(Show::DatabasePins { name });
     }
     if c.word_opt("extents") {
         return extents::shown(c, ExtentScope::Database(name)).map(Show::Extents);

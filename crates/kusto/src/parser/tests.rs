@@ -10,10 +10,11 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     ColumnDefinition, ColumnType, CreatedOnWindow, DatabaseView, ExtentQuery, ExtentScope,
-    ExtentSize, ExtentTrim, ExtentsToDrop, ExtentsToMove, ExternalFormat, ExternalTableDefinition,
-    ExternalTablePutMode, FunctionCommand, FunctionParameterDefinition, FunctionPutMode,
-    PolicyEntity, PolicyKind, PolicyTarget, PrincipalsAction, PrincipalsChange, RetentionPolicy,
-    Show, ShownExtents, TableDefinition, TablePutMode, TableView, TagFilter, TagOperator,
+    ExtentSize, ExtentTrim, ExtentsToDrop, ExtentsToMove, ExtentsToTag, ExternalFormat,
+    ExternalTableDefinition, ExternalTablePutMode, FunctionCommand, FunctionParameterDefinition,
+    FunctionPutMode, PolicyEntity, PolicyKind, PolicyTarget, PrincipalsAction, PrincipalsChange,
+    RetentionPolicy, Show, ShownExtents, TableDefinition, TablePutMode, TableView, TagFilter,
+    TagOperator, TagsAction,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -847,6 +848,106 @@ fn merge_policy_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn version_commands() -> Vec<(&'static str, Command)> {
+    let undo = |new_name: Option<&str>| Command::UndoDropTable {
+        table: "T".into(),
+        new_name: new_name.map(str::to_owned),
+        version: 24,
+    };
+    let pin = |name: &str| Command::Pin {
+        database: "D".into(),
+        version: 7,
+        name: name.into(),
+    };
+    let pins = |name: Option<&str>| {
+        let name = name.map(str::to_owned);
+        Command::Show(Show::DatabasePins { name })
+    };
+    vec![
+        (".undo drop table T version=v24.0", undo(None)),
+        (".undo drop table ['T'] version = 24", undo(None)),
+        (".undo drop table T version='v24.0'", undo(None)),
+        (".undo drop table T as N version=24.0", undo(Some("N"))),
+        (".pin database D version 7 as report", pin("report")),
+        (
+            ".pin database D version v7 as 'end of year'",
+            pin("end of year"),
+        ),
+        (
+            ".unpin database D report",
+            Command::Unpin {
+                database: "D".into(),
+                name: "report".into(),
+            },
+        ),
+        (".show database D pins", pins(Some("D"))),
+        (".show database pins", pins(None)),
+    ]
+}
+
+fn tag_commands() -> Vec<(&'static str, Command)> {
+    let window = CreatedOnWindow::default();
+    let query = |table: Option<&str>| ExtentsToTag::Query {
+        table: table.map(str::to_owned),
+        query: ExtentQuery::Show(ShownExtents {
+            scope: ExtentScope::Tables(vec!["T".into()]),
+            ids: Vec::new(),
+            hot: false,
+            filters: Vec::new(),
+        }),
+    };
+    let altered = |action, extents, tags: &[&str]| Command::AlterExtentTags {
+        extents,
+        action,
+        tags: owned(tags),
+        window,
+        what_if: false,
+    };
+    let table = || ExtentsToTag::Table("T".into());
+    vec![
+        (
+            ".alter extent tags ('a', 'b') <| .show table T extents",
+            altered(TagsAction::Set, query(None), &["a", "b"]),
+        ),
+        (
+            ".alter table T extent tags ('a') <| .show table T extents",
+            altered(TagsAction::Set, query(Some("T")), &["a"]),
+        ),
+        (
+            ".alter-merge extent tags ('a') <| .show table T extents",
+            altered(TagsAction::Add, query(None), &["a"]),
+        ),
+        (
+            ".alter-merge table T extent tags ('a') <| .show table T extents",
+            altered(TagsAction::Add, query(Some("T")), &["a"]),
+        ),
+        (
+            ".drop extent tags ('a') <| .show table T extents",
+            altered(TagsAction::Drop, query(None), &["a"]),
+        ),
+        (
+            ".drop extent tags <| .show table T extents",
+            altered(TagsAction::Drop, query(None), &[]),
+        ),
+        (
+            ".drop extent tags from table T ('a', 'b')",
+            altered(TagsAction::Drop, table(), &["a", "b"]),
+        ),
+        (
+            ".drop extent tags ('a') from table T",
+            altered(TagsAction::Drop, table(), &["a"]),
+        ),
+        (
+            ".drop table T extent tags ('a')",
+            altered(TagsAction::Drop, table(), &["a"]),
+        ),
+        (
+            ".drop table T extent tags <| .show table T extents",
+            altered(TagsAction::Drop, query(Some("T")), &[]),
+        ),
+    ]
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let shown = show_commands().into_iter();
     let shown = shown.map(|(text, show)| (text, Command::Show(show)));
@@ -855,6 +956,8 @@ fn commands() -> Vec<(&'static str, Command)> {
     all.extend(change_commands());
     all.extend(extent_commands());
     all.extend(merge_policy_commands());
+    all.extend(version_commands());
+    all.extend(tag_commands());
     all
 }
 
@@ -929,6 +1032,12 @@ fn an_error_points_at_the_word_and_says_what_was_meant() {
             69,
             "keeps its time",
         ),
+        (
+            ".undo drop table T version=latest",
+            28,
+            "is no version such as 24",
+        ),
+        (".pin database D version 7", 26, "'as' is expected"),
         ("SELECT 1", 1, "'.' is expected here"),
         ("", 1, "the command ends where '.' is expected"),
     ] {

@@ -6,13 +6,17 @@
 //! dies in between deletes it again. [`Orphans`] are what no commit ever named, and
 //! [`DroppedDatabases`] go as a whole.
 
+mod kept;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use slipstream_catalog::{CatalogError, DatabaseReader, DatabaseWriter, GarbageLedger};
+use slipstream_catalog::{
+    CatalogError, DatabaseReader, DatabaseState, DatabaseWriter, GarbageLedger,
+};
 use slipstream_frontend::{
     CollectedExtent, CollectedReason, ErrorKind, GarbageBlocker, GarbageReason, ServiceError,
 };
@@ -22,6 +26,8 @@ use super::dropped::DroppedDatabases;
 use super::garbage::{self, Deletable, Picked, Rules};
 use super::orphans::Orphans;
 use crate::Cluster;
+
+pub(crate) use kept::Kept;
 
 /// Extents that are deleted between two looks whether this is still the leader: some seconds' work.
 pub(super) const BATCH_EXTENTS: usize = 256;
@@ -104,7 +110,7 @@ impl GarbageCollector {
         let ids = removals.iter().flat_map(|removal| &removal.extents);
         let ids: Vec<ExtentId> = ids.map(|extent| extent.id).collect();
         let held = garbage::held_of(ledger.state(), &ids);
-        let rules = self.rules(id);
+        let rules = self.rules(ledger.state());
         let mut blockers = garbage::blockers(database.as_str(), removals, &rules, &held);
         blockers.extend(self.orphans.blockers(database, ledger).await?);
         Ok(blockers)
@@ -130,7 +136,7 @@ impl GarbageCollector {
         let cell = self.cell(id);
         let mut cell = cell.lock().await;
         let ledger = self.followed(&mut cell, writer).await?;
-        let (state, rules) = (ledger.state(), self.rules(id));
+        let (state, rules) = (ledger.state(), self.rules(ledger.state()));
         let held_of = |ids: &[ExtentId]| garbage::held_of(state, ids);
         let picked = garbage::pick(ledger.removals(), &rules, NAMED_MAX, held_of);
         let picked = picked.unwrap_or_default();
@@ -157,7 +163,7 @@ impl GarbageCollector {
         let mut is_changed = false;
         let mut outcome = Ok(());
         loop {
-            let rules = self.rules(id);
+            let rules = self.rules(ledger.state());
             let state = ledger.state();
             let held_of = |ids: &[ExtentId]| garbage::held_of(state, ids);
             let picked = garbage::pick(ledger.removals(), &rules, BATCH_EXTENTS, held_of);
@@ -235,12 +241,13 @@ impl GarbageCollector {
         Ok(ledger)
     }
 
-    fn rules(&self, database: DatabaseId) -> Rules {
+    fn rules(&self, newest: &DatabaseState) -> Rules {
+        let database = newest.id();
         let leases = self.cluster.leases().live().into_iter();
         let leases = leases.filter(|lease| lease.database == database);
         let queries = self.cluster.readers().versions(database).into_iter();
-        // Nobody can pin a version yet.
-        let pins = std::iter::empty();
+        let pins = newest.pins().iter();
+        let pins = pins.map(|(name, version)| (name.to_string(), *version));
         Rules {
             now: self.cluster.careful_now(),
             grace: self.grace,

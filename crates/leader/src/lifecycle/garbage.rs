@@ -36,7 +36,7 @@ pub(super) struct Holder {
 pub(super) fn holders(
     leases: impl Iterator<Item = Lease>,
     queries: impl Iterator<Item = Version>,
-    pins: impl Iterator<Item = Version>,
+    pins: impl Iterator<Item = (String, Version)>,
 ) -> Vec<Holder> {
     let leases = leases.map(|lease| Holder {
         version: lease.lowest_version,
@@ -47,16 +47,18 @@ pub(super) fn holders(
         ),
         until: Some(lease.expires_at),
     });
-    let unnamed = |reason: GarbageReason| {
-        move |version: Version| Holder {
-            version,
-            reason,
-            name: format!("version {version}"),
-            until: None,
-        }
-    };
-    let queries = queries.map(unnamed(GarbageReason::Query));
-    let pins = pins.map(unnamed(GarbageReason::Pin));
+    let queries = queries.map(|version| Holder {
+        version,
+        reason: GarbageReason::Query,
+        name: format!("version {version}"),
+        until: None,
+    });
+    let pins = pins.map(|(name, version)| Holder {
+        version,
+        reason: GarbageReason::Pin,
+        name: format!("version {version} pinned as '{name}'"),
+        until: None,
+    });
     leases.chain(queries).chain(pins).collect()
 }
 

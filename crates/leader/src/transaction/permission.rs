@@ -31,6 +31,9 @@ pub(super) fn permission_for(
         | DatabaseOp::SetRetentionPolicy { .. }
         | DatabaseOp::SetMergePolicy { .. }
         | DatabaseOp::SetRowLevelSecurity { .. }
+        | DatabaseOp::PutPin { .. }
+        | DatabaseOp::DropPin { .. }
+        | DatabaseOp::AlterExtentTags { .. }
         | DatabaseOp::ChangePrincipals(_) => Permission::Administer,
     }
 }

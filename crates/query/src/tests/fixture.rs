@@ -177,6 +177,7 @@ impl World {
             followed: self.followed.clone(),
             leader: None,
             history: self.history.clone(),
+            as_of: None,
             scope: self.scope,
             default: default.map(str::to_owned),
             databases,

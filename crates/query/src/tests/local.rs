@@ -468,7 +468,8 @@ async fn a58_the_scope_of_a_table_beats_that_of_the_request() {
 fn a_request_may_begin_with_its_scope() {
     let parse = |sql: &str| {
         let mut statements = crate::QuerySession::parse(sql).expect("SQL");
-        let scope = crate::take_data_scope(&mut statements);
+        let settings = crate::take_settings(&mut statements);
+        let scope = settings.map(|settings| settings.scope);
         (scope, statements.len())
     };
     let (scope, left) = parse("SET query_datascope = 'hotcache'; SELECT 1");
@@ -481,6 +482,28 @@ fn a_request_may_begin_with_its_scope() {
     let (scope, left) = parse("SET other = 1; SELECT 1");
     assert_eq!((scope.expect("not ours"), left), (None, 2));
     assert!(parse("SET query_datascope = 'warm'; SELECT 1").0.is_err());
+}
+
+#[test]
+fn a_request_may_begin_with_the_version_that_it_reads() {
+    let parse = |sql: &str| {
+        let mut statements = crate::QuerySession::parse(sql).expect("SQL");
+        let settings = crate::take_settings(&mut statements);
+        settings.map(|settings| (settings, statements.len()))
+    };
+    let both = "SET version = 12; SET query_datascope = 'hotcache'; SELECT 1";
+    let expected = crate::Settings {
+        scope: Some(DataScope::HotCache),
+        version: Some(slipstream_model::Version::new(12)),
+    };
+    assert_eq!(parse(both).expect("known"), (expected, 1));
+    let none = parse("SELECT 1").expect("nothing to read");
+    assert_eq!(none, (crate::Settings::default(), 1));
+    for wrong in ["-1", "'x'", "1.5"] {
+        let error = parse(&format!("SET version = {wrong}; SELECT 1"));
+        let error = error.expect_err("no version").to_string();
+        assert!(error.contains("the number of a version"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -399,3 +399,88 @@ mod movement {
         assert_eq!(moved.columns.len(), 2);
     }
 }
+
+fn pin(name: &str, version: u64) -> DatabaseOp {
+    DatabaseOp::PutPin {
+        name: PinName::new(name).expect("a name"),
+        version: Version::new(version),
+    }
+}
+
+#[test]
+fn what_is_there_can_be_pinned_and_unpinned_by_name() {
+    let mut state = with(&[create_table(1, "t")]);
+    state.chain_mut().version = Version::new(5);
+    let unpin = |name: &str| DatabaseOp::DropPin {
+        name: PinName::new(name).expect("a name"),
+    };
+    let pinned = state.preview(&[pin("a", 3), pin("b", 5), pin("a", 3)]);
+    let pinned = pinned.expect("allowed");
+    let versions: Vec<_> = pinned.pins().values().copied().collect();
+    assert_eq!(versions, [Version::new(3), Version::new(5)]);
+    for (op, words) in [
+        (pin("a", 4), "version 3 is pinned as 'a' already"),
+        (pin("c", 6), "there are versions 1 to 5"),
+        (pin("c", 0), "there are versions 1 to 5"),
+        (unpin("c"), "no version is pinned as 'c'"),
+    ] {
+        let refused = refusal(&pinned, op);
+        assert!(refused.contains(words), "{refused}");
+    }
+    let left = pinned.preview(&[unpin("a")]).expect("allowed");
+    assert_eq!(left.pins().len(), 1);
+    let many: Vec<_> = (0..PINS_MAX).map(|n| pin(&n.to_string(), 1)).collect();
+    let full = state.preview(&many).expect("allowed");
+    assert!(refusal(&full, pin("more", 1)).contains("at most 100"));
+}
+
+#[test]
+fn tags_of_extents_change_and_nothing_else_of_them() {
+    use crate::TagsChange;
+    // More than a segment, so that sealed extents are among them.
+    let state = with(&[create_table(1, "t"), add_extents(1, 0..1_100)]);
+    let tags = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let change = |change, numbers: &[u64]| DatabaseOp::AlterExtentTags {
+        table: table_id(1),
+        extents: numbers.iter().map(|number| extent_id(*number)).collect(),
+        change,
+    };
+    let changed = state.preview(&[
+        change(TagsChange::Add(tags(&["a"])), &[1, 3, 1_050]),
+        change(TagsChange::Drop(tags(&["drop-by:x", "gone"])), &[1, 2]),
+        change(TagsChange::Set(tags(&["b"])), &[4]),
+        change(TagsChange::Clear, &[5]),
+    ]);
+    let changed = changed.expect("allowed");
+    let table = changed.table("t").expect("there");
+    assert_eq!(table.extents.len(), 1_100);
+    let expected: [(u64, &[&str]); 7] = [
+        (1, &["a"]),
+        (3, &["a"]),
+        (1_050, &["a"]),
+        (2, &[]),
+        (4, &["b"]),
+        (5, &[]),
+        (7, &["drop-by:x"]),
+    ];
+    for (number, expected) in expected {
+        let found = table.extents.get(extent_id(number)).expect("there");
+        let wanted = Extent {
+            tags: tags(expected),
+            ..extent(number)
+        };
+        assert_eq!(found, wanted, "{number}");
+    }
+    let same = state
+        .plan(change(TagsChange::Clear, &[3]))
+        .expect("allowed");
+    assert!(same.is_empty(), "it has no tags: {same:?}");
+    let unknown = refusal(&state, change(TagsChange::Clear, &[9_999]));
+    assert!(unknown.contains("there is no extent"), "{unknown}");
+    let long = "x".repeat(5_000);
+    let long = refusal(
+        &state,
+        change(TagsChange::Set(tags(&[long.as_str()])), &[1]),
+    );
+    assert!(long.contains("at most"), "{long}");
+}

@@ -57,8 +57,9 @@ fn reading(leases: &[u64], queries: &[u64], pins: &[u64]) -> Rules {
         versions.collect::<Vec<_>>().into_iter()
     };
     let leases = leases.iter().map(|lowest| lease(*lowest));
+    let pins = versions(pins).map(|version| ("report".to_owned(), version));
     Rules {
-        holders: holders(leases, versions(queries), versions(pins)),
+        holders: holders(leases, versions(queries), pins),
         ..open()
     }
 }
