@@ -38,6 +38,7 @@ mod flight;
 mod full_disk;
 mod garbage;
 mod health;
+mod ingest_at_scale;
 mod lifecycle;
 mod long_query;
 mod orphans;

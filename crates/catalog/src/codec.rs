@@ -4,6 +4,7 @@
 //! gives the same bytes, so that segments can be named by what they hold.
 
 mod extent;
+mod ingest;
 mod policy;
 mod schema;
 mod statistic;
@@ -11,11 +12,13 @@ mod statistic;
 use bytes::Bytes;
 
 pub(crate) use extent::{extent_from_proto, extent_to_proto};
+pub(crate) use ingest::{ingest_from_proto, ingest_to_proto};
 pub(crate) use policy::{
-    caching_from_proto, caching_to_proto, external_from_proto, external_to_proto,
-    function_from_proto, function_to_proto, merge_from_proto, merge_to_proto, pin_from_proto,
-    pin_to_proto, principal_from_proto, principal_to_proto, retention_from_proto,
-    retention_to_proto, security_from_proto, security_to_proto,
+    batching_from_proto, batching_to_proto, caching_from_proto, caching_to_proto,
+    external_from_proto, external_to_proto, function_from_proto, function_to_proto,
+    merge_from_proto, merge_to_proto, pin_from_proto, pin_to_proto, principal_from_proto,
+    principal_to_proto, retention_from_proto, retention_to_proto, security_from_proto,
+    security_to_proto,
 };
 pub(crate) use schema::{column_from_proto, column_to_proto, schema_from_proto, schema_to_proto};
 

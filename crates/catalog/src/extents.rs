@@ -158,6 +158,13 @@ impl ExtentSet {
         sealed.chain(self.tail.iter().map(|extent| Extent::clone(extent)))
     }
 
+    /// Whether an extent has a tag. Costs a look at each segment, however many tags there are, and
+    /// at each extent of the tail.
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tail.iter().any(|extent| extent.tags.contains(tag))
+            || self.sealed.iter().any(|block| block.has_tag(tag))
+    }
+
     /// The extent of an id.
     pub fn get(&self, id: ExtentId) -> Option<Extent> {
         let (_, place) = self.locate(&[id]).pop()?;

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseName, DatabasePrincipal, DatabaseRole, Digest, EntityId,
     Epoch, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
-    MergeLookback, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
-    TableLevelSharing, Timestamp, Version,
+    IngestionBatchingPolicy, MergeLookback, MergePolicy, PinName, RetentionPolicy,
+    RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp, Version,
 };
 use uuid::Uuid;
 
@@ -24,8 +24,9 @@ use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, DroppedDatabase, ExtentSet,
-    FollowerRecord, GarbageLedger, InvitationRecord, OpenedEpoch, PrincipalsChange, PutMode,
-    Removal, RemovedExtent, TableState, TagsChange, UploadIntent, WriterContext,
+    FollowerRecord, GarbageLedger, InvitationRecord, NotedIngest, OpenedEpoch, PrincipalsChange,
+    PutMode, RecentIngests, Removal, RemovedExtent, TableState, TagsChange, UploadIntent,
+    WriterContext,
 };
 use crate::{dropped, garbage, intent};
 
@@ -467,6 +468,79 @@ fn golden_checkpoint_of_pins() {
     assert_eq!(&root.pins, state.pins());
 }
 
+/// Batching policies, and ingests that came with an id.
+fn ingestion() -> Vec<(&'static str, Vec<DatabaseOp>)> {
+    let set = |table: Option<&str>, seconds| DatabaseOp::SetIngestionBatchingPolicy {
+        table: table.map(table_name),
+        policy: Some(IngestionBatchingPolicy {
+            maximum_batching_time_span: Duration::from_secs(seconds),
+            maximum_number_of_items: 20,
+            maximum_raw_data_size_mb: 300,
+        }),
+    };
+    let noted = |id: &str, rows| NotedIngest {
+        id: id.parse().expect("an id"),
+        rows,
+        extents: 1,
+        size_bytes: 4_096,
+    };
+    vec![
+        (
+            "ingestion_tables",
+            vec![create_table(1, "flights"), create_table(2, "planes")],
+        ),
+        (
+            "set_ingestion_batching_policies",
+            vec![set(None, 300), set(Some("flights"), 30)],
+        ),
+        (
+            "note_ingests",
+            vec![
+                DatabaseOp::IngestOnce {
+                    table: table_name("flights"),
+                    tags: vec!["ingest-by:2013-01".into()],
+                    ids: vec!["first".parse().expect("an id")],
+                },
+                DatabaseOp::NoteIngests {
+                    table: table_id(1),
+                    ingests: vec![noted("first", 100), noted("second", 0)],
+                },
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn golden_commits_of_ingestion() {
+    let mut ops = vec![("ingestion_open", vec![])];
+    ops.extend(ingestion());
+    let delete = |table: Option<&str>| DatabaseOp::SetIngestionBatchingPolicy {
+        table: table.map(table_name),
+        policy: None,
+    };
+    let deletes = vec![delete(None), delete(Some("flights"))];
+    ops.push(("delete_ingestion_batching_policies", deletes));
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(17), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_ingestion() {
+    let ops: Vec<_> = ingestion().into_iter().flat_map(|(_, ops)| ops).collect();
+    let state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&ops)
+        .expect("allowed");
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("ingestion.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(root.ingestion_batching, state.ingestion_batching_policy());
+    assert!(root.ingestion_batching.is_some());
+    for (read, table) in root.tables.iter().zip(state.tables()) {
+        assert_eq!(read.policies, *table.policies);
+        assert!(read.ingests.iter().eq(table.ingests.iter()));
+    }
+    assert_eq!(root.tables[0].ingests.iter().count(), 2);
+}
+
 #[test]
 fn golden_commits_of_sharing() {
     let sharing = Arc::new(TableLevelSharing {
@@ -563,6 +637,7 @@ fn decode(root: &Bytes, segment: &Bytes) -> DatabaseState {
             schema,
             extents: extents.expect("fits"),
             policies: Arc::new(table.policies),
+            ingests: table.ingests,
         });
     }
     state
@@ -590,6 +665,7 @@ fn golden_checkpoint() {
         schema: schema(),
         extents: set,
         policies: Arc::default(),
+        ingests: RecentIngests::default(),
     });
     let stamp = context(13).stamp(Version::new(64), Epoch::new(2), Timestamp::default());
     state

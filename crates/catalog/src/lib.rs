@@ -78,6 +78,7 @@ mod garbage;
 #[cfg(test)]
 mod golden;
 mod history;
+mod ingests;
 mod intent;
 mod log;
 mod op;
@@ -94,6 +95,7 @@ pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
 pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
 pub use garbage::{GarbageLedger, OpenedEpoch, Removal, RemovedExtent};
 pub use history::{DroppedTable, History, HistoryError, VersionSummary};
+pub use ingests::{NotedIngest, RecentIngests};
 pub use intent::UploadIntent;
 pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode, TagsChange};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::Field;
 use slipstream_model::{
     CachingPolicy, ClusterName, DatabaseId, DatabaseName, DatabasePrincipal, DatabaseRole,
-    EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, InvalidExternalTable,
-    InvalidFunction, InvalidSchema, MergePolicy, PinName, PrincipalName, RetentionPolicy,
-    RowLevelSecurity, StoredFunction, TableId, TableName, TableSchema, Version,
+    EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, IngestId,
+    IngestionBatchingPolicy, InvalidExternalTable, InvalidFunction, InvalidSchema, MergePolicy,
+    PinName, PrincipalName, RetentionPolicy, RowLevelSecurity, StoredFunction, TableId, TableName,
+    TableSchema, Version,
 };
+
+use crate::NotedIngest;
 
 /// Principals of one database: each request looks through them.
 pub(crate) const DATABASE_PRINCIPALS_MAX: usize = 1_000;
@@ -140,6 +143,29 @@ pub enum DatabaseOp {
         table: Option<TableName>,
         /// The policy; `None`: there is none from now on.
         policy: Option<MergePolicy>,
+    },
+    /// Says how queued ingests are put together.
+    SetIngestionBatchingPolicy {
+        /// The table; `None`: the database.
+        table: Option<TableName>,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<IngestionBatchingPolicy>,
+    },
+    /// Refuses the transaction when a table has what it would bring. Changes nothing by itself.
+    IngestOnce {
+        /// The table; when there is none of that name, it has nothing.
+        table: TableName,
+        /// Tags that no extent of it may have.
+        tags: Vec<String>,
+        /// Ids that it may not remember.
+        ids: Vec<IngestId>,
+    },
+    /// Remembers ingests that the same transaction brings.
+    NoteIngests {
+        /// The table, by id.
+        table: TableId,
+        /// The ingests.
+        ingests: Vec<NotedIngest>,
     },
     /// Says which rows are shown to whom.
     SetRowLevelSecurity {
@@ -301,6 +327,24 @@ pub enum OpError {
         to: TableName,
         /// What does not fit.
         reason: String,
+    },
+    /// The table has extents of such a tag, and the ingest was to happen only if it has none.
+    #[error("table '{table}' has extents with the tag '{tag}' already")]
+    TagExists {
+        /// The table.
+        table: TableName,
+        /// The tag.
+        tag: String,
+    },
+    /// An ingest of that id was committed before.
+    #[error("ingest '{id}' was committed to table '{table}' before, with version {version}")]
+    IngestedBefore {
+        /// The table.
+        table: TableName,
+        /// The id.
+        id: IngestId,
+        /// The version that committed it.
+        version: Version,
     },
     /// The columns cannot be a table's.
     #[error(transparent)]

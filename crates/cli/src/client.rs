@@ -1,8 +1,9 @@
 //! HTTP requests to a node, and its errors.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, Url};
 use serde::Deserialize;
 
@@ -47,6 +48,46 @@ struct ErrorDetails {
     message: String,
 }
 
+/// A request that a node did not do, or is not known to have done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No node answers at the address: it heard nothing of the request.
+    Unreachable(String),
+    /// The connection broke before there was an answer.
+    Lost(String),
+    /// The node answered an error.
+    Refused {
+        /// For programs.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// Whether the same request may succeed in a moment.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) => true,
+            Self::Refused { code, .. } => matches!(
+                code.as_str(),
+                "unavailable" | "outcome_unknown" | "storage_unavailable" | "overloaded"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(message) | Self::Lost(message) => f.write_str(message),
+            Self::Refused { code, message } => write!(f, "{message} [{code}]"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
 impl Client {
     pub(crate) fn new(url: &str, credentials: &Credentials) -> anyhow::Result<Self> {
         let text = if url.contains("://") {
@@ -89,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Sends a request; an answer that is an error becomes one here.
+    /// Sends a request; an answer that is an error becomes a [`Failure`] here.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| self.explain(&error))?;
         if response.status().is_success() {
@@ -98,23 +139,27 @@ impl Client {
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
         match serde_json::from_str::<ErrorBody>(&text) {
-            Ok(ErrorBody { error }) => bail!("{} [{}]", error.message, error.code),
+            Ok(ErrorBody { error }) => Err(Failure::Refused {
+                code: error.code,
+                message: error.message,
+            }
+            .into()),
             Err(_) => bail!("{} answered {status}: {}", self.url, text.trim()),
         }
     }
 
-    fn explain(&self, error: &reqwest::Error) -> anyhow::Error {
+    fn explain(&self, error: &reqwest::Error) -> Failure {
         if error.is_connect() {
-            return anyhow!(
+            return Failure::Unreachable(format!(
                 "no node answers at {}: start one with 'slipstream leader' or 'slipstream \
                  follower', or give its address with --url",
                 self.url
-            );
+            ));
         }
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
         }
-        anyhow!("the request to {} failed: {cause}", self.url)
+        Failure::Lost(format!("the request to {} failed: {cause}", self.url))
     }
 }

@@ -9,15 +9,21 @@ use bytesize::ByteSize;
 use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Body, Method};
-use slipstream_frontend::IngestReceipt;
-use slipstream_model::Timestamp;
+use slipstream_frontend::runtime::{SystemClock, entropy_from_os};
+use slipstream_frontend::{IngestReceipt, Skipped};
+use slipstream_model::{Clock, Entropy, IngestId, Timestamp};
 use tokio_util::io::ReaderStream;
 
-use crate::client::{Client, Credentials, LEADER_URL};
+use crate::client::{Client, Credentials, Failure, LEADER_URL};
 use crate::format::thousands;
 
 /// Bytes read from a file at a time: large enough that system calls do not show.
 const CHUNK_BYTES: usize = 256 << 10;
+/// How often a file is sent again that was not acknowledged: for half a minute, in which a leader
+/// is restarted.
+const RETRIES_MAX: u32 = 5;
+/// The pause before the first of them; each further one doubles it.
+const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Flags of `slipstream ingest`.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,8 +33,11 @@ Examples:
   slipstream ingest -d nyc -t flights --creation-time 2013-02-01T00:00:00Z --tag month:2013-01 jan.parquet
   slipstream ingest -d nyc -t planes s3://elsewhere/planes.parquet
   zcat flights.csv.gz | slipstream ingest -d nyc -t flights --format csv -
+  slipstream ingest -d nyc -t flights --tag ingest-by:2013-01 --ingest-if-not-exists 2013-01 jan.csv
+  slipstream ingest -d nyc -t flights --queued some-rows.jsonl
 
-Each file is one commit, all of it or nothing. The version it answers can be asked of a follower:
+Each file is one commit, all of it or nothing; a file whose connection breaks is sent again, and
+committed once. The version it answers can be asked of a follower:
 slipstream sql --url FOLLOWER --min-version N ...")]
 pub(crate) struct IngestArgs {
     /// HTTP address of the leader.
@@ -55,6 +64,18 @@ pub(crate) struct IngestArgs {
     /// A tag on the extents; may be given several times.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Ingest nothing when the table has extents with the tag ingest-by:VALUE; may be given several
+    /// times.
+    #[arg(long, value_name = "VALUE")]
+    ingest_if_not_exists: Vec<String>,
+    /// The ingest's own name: one of the same name that was committed to the table lately is not
+    /// ingested again. For one file only [default: a new one for each file].
+    #[arg(long, value_name = "ID")]
+    ingest_id: Option<IngestId>,
+    /// Wait for other small ingests at the leader, and share an extent and a commit with them (see
+    /// .show table T policy ingestionbatching).
+    #[arg(long)]
+    queued: bool,
     /// CSV: a text that means null, besides the empty one; may be given several times [default:
     /// NA, NULL, null].
     #[arg(long = "null", value_name = "TEXT")]
@@ -82,10 +103,18 @@ pub(crate) struct IngestArgs {
 
 /// Runs the command: one ingest after another, up to the first that fails.
 pub(crate) async fn run(args: IngestArgs) -> anyhow::Result<()> {
+    if args.ingest_id.is_some() && args.sources.len() > 1 {
+        bail!(
+            "--ingest-id names one ingest, and there are {} files",
+            args.sources.len()
+        );
+    }
     let client = Client::new(&args.url, &args.credentials)?;
+    let entropy = entropy_from_os();
     for (index, source) in args.sources.iter().enumerate() {
         let started = now();
-        let receipt = ingest(&client, &args, source).await.with_context(|| {
+        let ingested = ingest_once(&client, &args, source, &entropy).await;
+        let receipt = ingested.with_context(|| {
             let left = args.sources.len() - index - 1;
             let rest = if left == 0 {
                 String::new()
@@ -107,7 +136,46 @@ pub(crate) async fn run(args: IngestArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ingest(client: &Client, args: &IngestArgs, source: &str) -> anyhow::Result<IngestReceipt> {
+/// Sends a file until the node says what became of it. The id makes it one ingest.
+async fn ingest_once(
+    client: &Client,
+    args: &IngestArgs,
+    source: &str,
+    entropy: &Entropy,
+) -> anyhow::Result<IngestReceipt> {
+    let id = match &args.ingest_id {
+        Some(id) => id.to_string(),
+        None => entropy.uuid().to_string(),
+    };
+    let (mut attempt, mut pause) = (0, RETRY_BACKOFF);
+    loop {
+        let error = match ingest(client, args, source, &id).await {
+            Ok(receipt) => return Ok(receipt),
+            Err(error) => error,
+        };
+        let may_pass = match error.downcast_ref() {
+            // A node that was never there is a wrong address.
+            Some(Failure::Unreachable(_)) => attempt > 0,
+            Some(failure) => failure.may_pass(),
+            None => false,
+        };
+        // What came through a pipe is gone.
+        if !may_pass || source == "-" || attempt == RETRIES_MAX {
+            return Err(error);
+        }
+        eprintln!("  {error}; trying again");
+        SystemClock::default().sleep(pause).await;
+        attempt += 1;
+        pause *= 2;
+    }
+}
+
+async fn ingest(
+    client: &Client,
+    args: &IngestArgs,
+    source: &str,
+    id: &str,
+) -> anyhow::Result<IngestReceipt> {
     let mut query: Vec<(&str, String)> = Vec::new();
     let mut add = |name: &'static str, value: Option<String>| {
         query.extend(value.map(|value| (name, value)));
@@ -121,6 +189,11 @@ async fn ingest(client: &Client, args: &IngestArgs, source: &str) -> anyhow::Res
     args.tags
         .iter()
         .for_each(|tag| add("tag", Some(tag.clone())));
+    args.ingest_if_not_exists
+        .iter()
+        .for_each(|value| add("ingest_if_not_exists", Some(value.clone())));
+    add("ingest_id", Some(id.to_owned()));
+    add("queued", args.queued.then(|| "true".to_owned()));
     args.nulls
         .iter()
         .for_each(|null| add("null", Some(null.clone())));
@@ -156,10 +229,8 @@ async fn ingest(client: &Client, args: &IngestArgs, source: &str) -> anyhow::Res
     };
     let response = client.send(request).await;
     progress.finish_and_clear();
-    response?
-        .json()
-        .await
-        .context("the node's answer is garbled")
+    let receipt = response?.json().await;
+    receipt.map_err(|error| Failure::Lost(format!("the node's answer is garbled: {error}")).into())
 }
 
 /// The file as a body that moves the bar as it is read.
@@ -212,6 +283,13 @@ fn report(
     let mut out = std::io::stdout().lock();
     if args.json {
         return Ok(writeln!(out, "{}", serde_json::to_string(receipt)?)?);
+    }
+    if receipt.skipped == Some(Skipped::TagExists) {
+        let version = receipt.version;
+        return Ok(writeln!(
+            out,
+            "{source}: skipped, the table has it already at version {version}"
+        )?);
     }
     let seconds = took.as_secs_f64().max(0.001);
     let bad = match receipt.bad_rows {

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use slipstream_catalog::{DatabaseOp, DatabaseState, VersionSummary};
 use slipstream_model::{
-    ClusterName, DatabasePrincipal, Digest, ExtentId, Freshness, FreshnessRequirement,
+    ClusterName, DatabasePrincipal, Digest, ExtentId, Freshness, FreshnessRequirement, IngestId,
     OverrideChange, PinName, PrincipalName, Timestamp, Version,
 };
 use slipstream_query::{
@@ -698,10 +698,43 @@ pub struct IngestRequest {
     pub creation_time: Option<Timestamp>,
     /// The extents' tags.
     pub tags: BTreeSet<String>,
+    /// Nothing is ingested when an extent of the table has the tag `ingest-by:` with one of these
+    /// behind it.
+    pub ingest_if_not_exists: BTreeSet<String>,
+    /// The ingest's own name: one that was committed before is not ingested again.
+    pub ingest_id: Option<IngestId>,
+    /// Whether it waits for others, to become one extent and one commit with them.
+    pub queued: bool,
     /// CSV and JSON lines: how to read them.
     pub text: TextOptions,
     /// Rows that may be left out because they do not fit; `0`: the first one fails the ingest.
     pub bad_rows_max: u64,
+}
+
+impl IngestRequest {
+    /// An ingest that appends to a table, and asks for nothing else.
+    pub fn append(
+        database: String,
+        table: String,
+        source: IngestSource,
+        source_name: String,
+    ) -> Self {
+        Self {
+            database,
+            table,
+            source,
+            format: None,
+            source_name,
+            table_mode: TableMode::Append,
+            creation_time: None,
+            tags: BTreeSet::new(),
+            ingest_if_not_exists: BTreeSet::new(),
+            ingest_id: None,
+            queued: false,
+            text: TextOptions::default(),
+            bad_rows_max: 0,
+        }
+    }
 }
 
 /// What an ingest does with its table.
@@ -752,7 +785,7 @@ pub struct IngestReceipt {
     pub digest: String,
     /// Rows taken in.
     pub rows: u64,
-    /// Extents written.
+    /// Extents written. A queued ingest shares them with others.
     pub extents: u64,
     /// Bytes of those extents.
     pub size_bytes: u64,
@@ -760,6 +793,19 @@ pub struct IngestReceipt {
     pub bad_rows: u64,
     /// Those rows, where they stood and why they did not fit.
     pub rejects: Vec<Reject>,
+    /// Why nothing was ingested by this request, when nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
+}
+
+/// Why an ingest took nothing in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skipped {
+    /// The table has extents of a tag that it was not to have.
+    TagExists,
+    /// It was committed before: the receipt is that of the first time, short of rows left out.
+    IngestedBefore,
 }
 
 /// A row that did not fit.

@@ -308,7 +308,9 @@ impl FlightSqlService for FlightSql {
         let timer = Timer::start("flight", "ingest");
         let engine = visitor_of(&request)?;
         let database = request::database(&request);
-        let result = ingest::of_command(&engine, ticket, database, request.into_inner()).await;
+        let headers = request::IngestHeaders::of(&request)?;
+        let batches = request.into_inner();
+        let result = ingest::of_command(&engine, ticket, database, headers, batches).await;
         timer.finish(&result);
         let rows = result?.rows;
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))
@@ -442,7 +444,8 @@ impl FlightSql {
     ) -> Result<Response<FlightStream<PutResult>>, Status> {
         let timer = Timer::start("flight", "ingest");
         let engine = visitor_of(&request)?;
-        let result = ingest::of_path(&engine, request.into_inner()).await;
+        let headers = request::IngestHeaders::of(&request)?;
+        let result = ingest::of_path(&engine, headers, request.into_inner()).await;
         timer.finish(&result);
         let receipt =
             serde_json::to_vec(&result?).map_err(|error| Status::internal(error.to_string()))?;

@@ -33,7 +33,7 @@ pub use engine::{
     Answer, CacheDescription, CachingPreview, Capacity, CollectedExtent, CollectedReason,
     DatabaseChange, DatabaseReadiness, Description, Engine, GarbageBlocker, GarbageReason, HotSet,
     IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, PinChange,
-    PinnedVersion, Readiness, RecoveredExtent, Reject, SqlRequest, TableMode, TextOptions,
+    PinnedVersion, Readiness, RecoveredExtent, Reject, Skipped, SqlRequest, TableMode, TextOptions,
     UndoDropTable, freshness_at,
 };
 pub use error::{ErrorKind, ServiceError};

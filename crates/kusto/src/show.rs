@@ -168,6 +168,8 @@ pub enum PolicyKind {
     Retention,
     /// `merge`
     Merge,
+    /// `ingestionbatching`
+    IngestionBatching,
     /// `row_level_security`, of tables only.
     RowLevelSecurity,
 }

@@ -36,6 +36,11 @@ const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// goes on until it knows; nothing else is committed before.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The code of a commit that was refused because its ingest was committed before.
+pub(crate) const INGESTED_BEFORE: &str = "ingested_before";
+/// The code of one that was refused because of a tag that the table has.
+pub(crate) const TAG_EXISTS: &str = "tag_exists";
+
 /// What a cluster is opened with.
 #[derive(Debug, Clone)]
 pub struct ClusterContext {
@@ -589,7 +594,7 @@ fn outcome_unknown() -> ServiceError {
         "outcome_unknown",
         format!(
             "the bucket does not answer: after {COMMIT_PATIENCE:?} it is not known whether this was \
-             committed. Look before you send it again"
+             committed. Look before you send it again, or send it with the same ingest id"
         ),
     )
 }
@@ -627,6 +632,8 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
                 (ErrorKind::Conflict, "schema_changed")
             }
             OpError::ExtentNotFound { .. } => (ErrorKind::Conflict, "extents_changed"),
+            OpError::IngestedBefore { .. } => (ErrorKind::Conflict, INGESTED_BEFORE),
+            OpError::TagExists { .. } => (ErrorKind::Conflict, TAG_EXISTS),
             OpError::NotMovable { .. } => (ErrorKind::Conflict, "schema_differs"),
             OpError::ConfigurationExists { .. } => (ErrorKind::AlreadyExists, "already_attached"),
             OpError::ConfigurationNotFound { .. } => {

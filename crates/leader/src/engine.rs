@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use slipstream_catalog::{DatabaseOp, DatabaseState, VersionSummary};
+use slipstream_catalog::{DatabaseState, VersionSummary};
 use slipstream_follower::{Registry, queries_capacity};
 use slipstream_frontend::{
     Answer, AttachRequest, Attachment, Caller, Capacity, ClusterPermission, CollectedExtent,
@@ -18,18 +18,18 @@ use slipstream_frontend::{
 };
 use slipstream_model::{
     DatabaseId, DatabaseName, DatabasePrincipal, Digest, Freshness, FreshnessRequirement,
-    OverrideChange, TableId, TableName, TableSchema, Timestamp, Version, WhenStale,
+    OverrideChange, TableId, TableSchema, Timestamp, Version, WhenStale,
 };
 use slipstream_query::{
     OlderState, OlderVersions, QueryInfo, QueryRuntime, QuerySession, QueryStream, Statement,
     take_settings,
 };
-use slipstream_storage::check_storable;
 use tokio::sync::Semaphore;
 
 use crate::GarbageCollector;
 use crate::cluster::Cluster;
-use crate::ingest::{IngestContext, IngestOptions, OpenSource, open_source, write_extents};
+use crate::ingest::{IngestContext, IngestOptions};
+use crate::intake::IngestQueue;
 use crate::older::LeaderHistory;
 use crate::transaction::{self, Kind, Outcome, Transaction};
 use crate::view::LeaderView;
@@ -51,6 +51,8 @@ pub struct LeaderEngine {
     encoding: Arc<Semaphore>,
     garbage: Arc<GarbageCollector>,
     history: Arc<LeaderHistory>,
+    /// Small ingests that wait for each other.
+    queue: Arc<IngestQueue>,
 }
 
 impl LeaderEngine {
@@ -66,6 +68,7 @@ impl LeaderEngine {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let encoding = Arc::new(Semaphore::new(cores));
         let history = LeaderHistory::new(Arc::clone(&cluster), Arc::clone(&registry));
+        let queue = Arc::new(IngestQueue::new(Arc::clone(&cluster)));
         Self {
             identity,
             cluster,
@@ -75,11 +78,16 @@ impl LeaderEngine {
             encoding,
             garbage,
             history: Arc::new(history),
+            queue,
         }
     }
 
     pub(crate) fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<IngestQueue> {
+        &self.queue
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -340,7 +348,7 @@ impl LeaderEngine {
     }
 
     /// Where an ingest goes: the table there is, or the one to be made of what the source holds.
-    fn target(
+    pub(crate) fn target(
         &self,
         request: &IngestRequest,
         state: &DatabaseState,
@@ -498,76 +506,7 @@ impl Engine for LeaderEngine {
     }
 
     async fn ingest(&self, request: IngestRequest) -> Result<IngestReceipt, ServiceError> {
-        let database = self.owned(&request.database)?;
-        let state = self.cluster.writer(database)?.state();
-        let name = TableName::new(request.table.clone()).map_err(invalid)?;
-        let target = self.target(&request, &state)?;
-        let context = self.ingest_context(database, request.creation_time, request.tags.clone())?;
-
-        let OpenSource {
-            schema,
-            batches,
-            rejects,
-        } = open_source(
-            &context,
-            request.source,
-            request.format,
-            &request.source_name,
-            &request.text,
-            target.as_ref().map(|(_, schema)| schema),
-            request.bad_rows_max,
-        )
-        .await?;
-
-        let mut ops = Vec::new();
-        let (table, schema) = match target {
-            Some(target) => target,
-            None => {
-                check_storable(&schema).map_err(invalid)?;
-                let schema = TableSchema::new(&schema).map_err(invalid)?;
-                let id = TableId::new(self.cluster.entropy().uuid());
-                if request.table_mode == TableMode::Replace {
-                    ops.push(DatabaseOp::DropTable {
-                        name: name.clone(),
-                        if_exists: true,
-                    });
-                }
-                ops.push(DatabaseOp::CreateTable {
-                    id,
-                    name,
-                    schema: schema.clone(),
-                    if_not_exists: false,
-                });
-                (id, schema)
-            }
-        };
-        let extents = write_extents(&context, &schema, batches).await?;
-        let rejects = rejects.take();
-        let sum = |count: fn(&slipstream_model::Extent) -> u64| extents.iter().map(count).sum();
-        let mut receipt = IngestReceipt {
-            database: request.database,
-            table: request.table,
-            version: state.version().get(),
-            digest: state.digest().to_string(),
-            rows: sum(|extent| extent.row_count),
-            extents: extents.len() as u64,
-            size_bytes: sum(|extent| extent.size_bytes),
-            bad_rows: rejects.len() as u64,
-            rejects,
-        };
-        if !extents.is_empty() {
-            ops.push(DatabaseOp::AddExtents {
-                table,
-                schema,
-                extents,
-            });
-        }
-        if !ops.is_empty() {
-            let committed = self.cluster.commit_to(database, ops).await?;
-            receipt.version = committed.version.get();
-            receipt.digest = committed.digest.to_string();
-        }
-        Ok(receipt)
+        self.take_in(request).await
     }
 
     async fn attach(&self, request: AttachRequest) -> Result<Attachment, ServiceError> {

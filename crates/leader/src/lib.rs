@@ -2,7 +2,8 @@
 //!
 //! * [`Cluster`] holds the cluster's catalog and one fenced writer for each database.
 //! * [`LeaderEngine`] is what the doors call: SQL, transactions, ingestion.
-//! * [`ingest`] turns files and batches into uploaded extents.
+//! * [`ingest`] turns files and batches into uploaded extents; `intake` sees to it that each ingest
+//!   is committed once, and lets small ones share a commit.
 //! * `lifecycle` merges small extents, removes those that the retention policy keeps no longer, and
 //!   deletes the files that nobody reads any more.
 //! * `SyncService` and `AdminService` are the gRPC services that followers talk to.
@@ -15,6 +16,7 @@ mod admin;
 mod cluster;
 mod engine;
 pub mod ingest;
+mod intake;
 mod leases;
 mod lifecycle;
 mod node;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::FieldRef;
 
-use crate::{CachingPolicy, FunctionName, MergePolicy, Timestamp};
+use crate::{CachingPolicy, FunctionName, IngestionBatchingPolicy, MergePolicy, Timestamp};
 
 /// Parameters of one function; more are a table.
 pub const FUNCTION_PARAMETERS_MAX: usize = 64;
@@ -136,6 +136,8 @@ pub struct TablePolicies {
     pub retention: Option<RetentionPolicy>,
     /// Which extents are merged; the database's when there is none.
     pub merge: Option<MergePolicy>,
+    /// How queued ingests are put together; the database's when there is none.
+    pub ingestion_batching: Option<IngestionBatchingPolicy>,
 }
 
 #[cfg(test)]

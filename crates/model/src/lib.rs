@@ -20,6 +20,7 @@
 //! assert_eq!(at.to_string(), "2013-01-01T05:00:00Z");
 //! ```
 
+mod batching;
 mod caching;
 mod digest;
 mod extent;
@@ -27,6 +28,7 @@ mod external;
 mod freshness;
 mod function;
 mod ids;
+mod ingest;
 mod location;
 mod mean;
 mod merge;
@@ -39,6 +41,7 @@ mod sharing;
 mod statistics;
 mod time;
 
+pub use batching::{IngestionBatchingPolicy, InvalidBatching};
 pub use caching::{CachingSource, EffectiveCaching, LeaderCaching};
 pub use digest::{Digest, DigestBuilder, DigestParseError};
 pub use extent::{ColumnStatistics, Extent, SortOrder};
@@ -49,6 +52,7 @@ pub use function::{
     RetentionPolicy, RowLevelSecurity, StoredFunction, TablePolicies,
 };
 pub use ids::{BucketId, CommitId, DatabaseId, EntityId, Epoch, ExtentId, TableId, Version};
+pub use ingest::{INGEST_BY, IngestId, InvalidIngestId};
 pub use location::is_same_location;
 pub use mean::MovingMean;
 pub use merge::{MergeLookback, MergePolicy};

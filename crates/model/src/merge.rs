@@ -154,7 +154,7 @@ impl TryFrom<LookbackJson> for MergeLookback {
 }
 
 /// `days.hours:minutes:seconds`, as Kusto writes spans; parts of a second are dropped.
-fn format_period(period: Duration) -> String {
+pub(crate) fn format_period(period: Duration) -> String {
     let seconds = period.as_secs();
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
     let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
@@ -162,7 +162,7 @@ fn format_period(period: Duration) -> String {
 }
 
 /// `[days.]hours:minutes[:seconds]`.
-fn parse_period(text: &str) -> Option<Duration> {
+pub(crate) fn parse_period(text: &str) -> Option<Duration> {
     let (hours, rest) = text.trim().split_once(':')?;
     let (days, hours) = hours.split_once('.').unwrap_or(("0", hours));
     let (minutes, seconds) = rest.split_once(':').unwrap_or((rest, "0"));

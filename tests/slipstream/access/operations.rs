@@ -255,6 +255,8 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".show table t policy row_level_security",
         ".show table t policy merge",
         ".show database d policy merge",
+        ".show table t policy ingestionbatching",
+        ".show database d policy ingestionbatching",
     ] {
         all.push((Metadata, Command(shown)));
     }
@@ -285,6 +287,12 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".alter-merge database d policy merge '{\"MaxRangeInHours\": 24}'",
         ".delete table t policy merge",
         ".delete database d policy merge",
+        ".alter table t policy ingestionbatching '{}'",
+        ".alter-merge table t policy ingestionbatching '{\"MaximumNumberOfItems\": 20}'",
+        ".alter database d policy ingestionbatching '{}'",
+        ".alter-merge database d policy ingestionbatching '{\"MaximumNumberOfItems\": 20}'",
+        ".delete table t policy ingestionbatching",
+        ".delete database d policy ingestionbatching",
         ".alter function known() { SELECT {n} }",
         ".alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",
         ".create-or-alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",

@@ -7,23 +7,24 @@ use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseId, DatabasePrincipal, Digest, EntityId, Epoch, Extent,
-    ExternalTable, MergePolicy, PinName, RetentionPolicy, StoredFunction, TableId, TableName,
-    TablePolicies, TableSchema, Timestamp, Version,
+    ExternalTable, IngestionBatchingPolicy, MergePolicy, PinName, RetentionPolicy, StoredFunction,
+    TableId, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
 use uuid::Uuid;
 
 use crate::codec::{
-    Malformed, caching_from_proto, caching_to_proto, extent_from_proto, extent_to_proto,
-    external_from_proto, external_to_proto, fixed, function_from_proto, function_to_proto,
-    merge_from_proto, merge_to_proto, name, pin_from_proto, pin_to_proto, principal_from_proto,
-    principal_to_proto, required, retention_from_proto, retention_to_proto, schema_from_proto,
-    schema_to_proto, security_from_proto, security_to_proto, to_bytes,
+    Malformed, batching_from_proto, batching_to_proto, caching_from_proto, caching_to_proto,
+    extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
+    function_from_proto, function_to_proto, ingest_from_proto, ingest_to_proto, merge_from_proto,
+    merge_to_proto, name, pin_from_proto, pin_to_proto, principal_from_proto, principal_to_proto,
+    required, retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
+    security_from_proto, security_to_proto, to_bytes,
 };
 use crate::extents::{Removed, Segment};
 use crate::log::{Chain, LogState};
-use crate::{DatabaseState, LogDefect, Stored, TableState};
+use crate::{DatabaseState, LogDefect, RecentIngests, Stored, TableState};
 
 const ROOT_MAGIC: &[u8; 8] = b"SLPCKR01";
 const SEGMENT_MAGIC: &[u8; 8] = b"SLPCKS01";
@@ -39,6 +40,7 @@ pub(crate) struct Root {
     pub(crate) caching: Option<CachingPolicy>,
     pub(crate) retention: Option<RetentionPolicy>,
     pub(crate) merge: Option<MergePolicy>,
+    pub(crate) ingestion_batching: Option<IngestionBatchingPolicy>,
     pub(crate) principals: Vec<DatabasePrincipal>,
     pub(crate) pins: BTreeMap<PinName, Version>,
 }
@@ -51,6 +53,7 @@ pub(crate) struct RootTable {
     pub(crate) segments: Vec<SegmentReference>,
     pub(crate) tail: Vec<Extent>,
     pub(crate) policies: TablePolicies,
+    pub(crate) ingests: RecentIngests,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,10 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
         principals: state.principals().iter().map(principal_to_proto).collect(),
         retention_policy: state.retention_policy().as_ref().map(retention_to_proto),
         merge_policy: state.merge_policy().as_ref().map(merge_to_proto),
+        ingestion_batching_policy: state
+            .ingestion_batching_policy()
+            .as_ref()
+            .map(batching_to_proto),
         external_tables: state
             .external_tables()
             .map(external_state_to_proto)
@@ -142,6 +149,13 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             extent_count: block.len() as u64,
             removed: block.removed().to_bytes().into(),
         });
+    let ingests = table
+        .ingests
+        .iter()
+        .map(|(version, ingest)| proto::NotedIngest {
+            version: version.get(),
+            ..ingest_to_proto(ingest)
+        });
     proto::TableState {
         table_id: to_bytes(table.id.as_bytes()),
         name: table.name.to_string(),
@@ -161,6 +175,12 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             .map(security_to_proto),
         retention_policy: table.policies.retention.as_ref().map(retention_to_proto),
         merge_policy: table.policies.merge.as_ref().map(merge_to_proto),
+        ingestion_batching_policy: table
+            .policies
+            .ingestion_batching
+            .as_ref()
+            .map(batching_to_proto),
+        ingests: ingests.collect(),
     }
 }
 
@@ -207,6 +227,7 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
         caching: root.caching_policy.map(caching_from_proto),
         retention: root.retention_policy.map(retention_from_proto),
         merge: root.merge_policy.map(merge_from_proto).transpose()?,
+        ingestion_batching: root.ingestion_batching_policy.map(batching_from_proto),
         principals: root
             .principals
             .into_iter()
@@ -232,6 +253,10 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
             )?,
         })
     });
+    let mut ingests = RecentIngests::default();
+    for ingest in table.ingests {
+        ingests.note(Version::new(ingest.version), ingest_from_proto(ingest)?);
+    }
     Ok(RootTable {
         id: fixed("a table's id", &table.table_id, TableId::from_slice)?,
         name: name(table.name)?,
@@ -247,7 +272,9 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
             row_level_security: table.row_level_security.map(security_from_proto),
             retention: table.retention_policy.map(retention_from_proto),
             merge: table.merge_policy.map(merge_from_proto).transpose()?,
+            ingestion_batching: table.ingestion_batching_policy.map(batching_from_proto),
         },
+        ingests,
     })
 }
 

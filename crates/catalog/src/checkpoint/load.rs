@@ -87,6 +87,7 @@ pub(crate) async fn load(
         caching,
         retention,
         merge,
+        ingestion_batching,
         principals,
         pins,
     } = root;
@@ -102,6 +103,7 @@ pub(crate) async fn load(
             segments,
             tail,
             policies,
+            ingests,
         } = table;
         let segments = load_segments(bucket, database, &schema, segments).await?;
         let extents = ExtentSet::from_parts(schema.clone(), segments, tail)
@@ -112,6 +114,7 @@ pub(crate) async fn load(
             schema,
             extents,
             policies: Arc::new(policies),
+            ingests,
         });
     }
     for function in functions {
@@ -126,6 +129,7 @@ pub(crate) async fn load(
     }
     state.set_retention_policy(retention);
     state.set_merge_policy(merge);
+    state.set_ingestion_batching_policy(ingestion_batching);
     state.set_principals(principals);
     state.set_pins(pins);
     state.set_caching_policy(caching);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, ExternalFormat, ExternalTable, FunctionParameter, HotWindow,
-    MergeLookback, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
-    Timestamp, Version,
+    IngestionBatchingPolicy, MergeLookback, MergePolicy, PinName, RetentionPolicy,
+    RowLevelSecurity, StoredFunction, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 
@@ -136,6 +136,27 @@ pub(crate) fn merge_from_proto(policy: proto::MergePolicy) -> Result<MergePolicy
         allow_merge: policy.allow_merge,
         lookback,
     })
+}
+
+pub(crate) fn batching_to_proto(
+    policy: &IngestionBatchingPolicy,
+) -> proto::IngestionBatchingPolicy {
+    let span = policy.maximum_batching_time_span.as_micros();
+    proto::IngestionBatchingPolicy {
+        maximum_time_span: u64::try_from(span).unwrap_or(u64::MAX),
+        maximum_items: policy.maximum_number_of_items,
+        maximum_raw_data_size: policy.maximum_raw_data_size_mb,
+    }
+}
+
+pub(crate) fn batching_from_proto(
+    policy: proto::IngestionBatchingPolicy,
+) -> IngestionBatchingPolicy {
+    IngestionBatchingPolicy {
+        maximum_batching_time_span: Duration::from_micros(policy.maximum_time_span),
+        maximum_number_of_items: policy.maximum_items,
+        maximum_raw_data_size_mb: policy.maximum_raw_data_size,
+    }
 }
 
 pub(crate) fn principal_to_proto(principal: &DatabasePrincipal) -> proto::DatabasePrincipal {

@@ -7,19 +7,20 @@ use bytes::Bytes;
 use prost::Message;
 use slipstream_model::{
     CachingPolicy, Column, ColumnId, DatabasePrincipal, EntityKind, Extent, ExtentId,
-    ExternalTable, MergePolicy, PinName, RetentionPolicy, RowLevelSecurity, StoredFunction,
-    TableName, TableSchema, Version,
+    ExternalTable, IngestionBatchingPolicy, MergePolicy, PinName, RetentionPolicy,
+    RowLevelSecurity, StoredFunction, TableName, TableSchema, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
 
+use crate::NotedIngest;
 use crate::codec::{
-    Malformed, caching_from_proto, caching_to_proto, column_from_proto, column_to_proto,
-    extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
-    function_from_proto, function_to_proto, merge_from_proto, merge_to_proto, name, pin_from_proto,
-    pin_to_proto, principal_from_proto, principal_to_proto, required, retention_from_proto,
-    retention_to_proto, schema_from_proto, schema_to_proto, security_from_proto, security_to_proto,
-    to_bytes,
+    Malformed, batching_from_proto, batching_to_proto, caching_from_proto, caching_to_proto,
+    column_from_proto, column_to_proto, extent_from_proto, extent_to_proto, external_from_proto,
+    external_to_proto, fixed, function_from_proto, function_to_proto, ingest_from_proto,
+    ingest_to_proto, merge_from_proto, merge_to_proto, name, pin_from_proto, pin_to_proto,
+    principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
+    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
 };
 use crate::log::LogRecord;
 
@@ -55,6 +56,11 @@ pub enum DatabaseRecord {
     SetRetentionPolicy(Option<RetentionPolicy>),
     /// The table's, or the database's, extents are merged by this; `None`: there is no policy.
     SetMergePolicy(Option<MergePolicy>),
+    /// Queued ingests to the table, or the database, are put together by this; `None`: there is no
+    /// policy.
+    SetIngestionBatchingPolicy(Option<IngestionBatchingPolicy>),
+    /// The table has taken in these ingests.
+    NoteIngests(Vec<NotedIngest>),
     /// They have these roles from now on.
     AddPrincipals(Vec<DatabasePrincipal>),
     /// They do not have these roles any more.
@@ -92,6 +98,8 @@ impl DatabaseRecord {
             Self::SetRowLevelSecurity(_) => "SetRowLevelSecurity",
             Self::SetRetentionPolicy(_) => "SetRetentionPolicy",
             Self::SetMergePolicy(_) => "SetMergePolicy",
+            Self::SetIngestionBatchingPolicy(_) => "SetIngestionBatchingPolicy",
+            Self::NoteIngests(_) => "NoteIngests",
             Self::AddPrincipals(_) => "AddPrincipals",
             Self::DropPrincipals(_) => "DropPrincipals",
             Self::PutExternalTable(_) => "PutExternalTable",
@@ -138,6 +146,14 @@ impl LogRecord for DatabaseRecord {
             }
             Self::SetMergePolicy(policy) => Kind::SetMergePolicy(proto::SetMergePolicy {
                 policy: policy.as_ref().map(merge_to_proto),
+            }),
+            Self::SetIngestionBatchingPolicy(policy) => {
+                Kind::SetIngestionBatchingPolicy(proto::SetIngestionBatchingPolicy {
+                    policy: policy.as_ref().map(batching_to_proto),
+                })
+            }
+            Self::NoteIngests(ingests) => Kind::NoteIngests(proto::NoteIngests {
+                ingests: ingests.iter().map(ingest_to_proto).collect(),
             }),
             Self::AddPrincipals(principals) => Kind::AddPrincipals(proto::AddPrincipals {
                 principals: principals.iter().map(principal_to_proto).collect(),
@@ -212,6 +228,13 @@ impl DatabaseRecord {
                 }
                 Kind::SetMergePolicy(record) => {
                     Self::SetMergePolicy(record.policy.map(merge_from_proto).transpose()?)
+                }
+                Kind::SetIngestionBatchingPolicy(record) => {
+                    Self::SetIngestionBatchingPolicy(record.policy.map(batching_from_proto))
+                }
+                Kind::NoteIngests(record) => {
+                    let ingests = record.ingests.into_iter().map(ingest_from_proto);
+                    Self::NoteIngests(ingests.collect::<Result<_, _>>()?)
                 }
                 Kind::AddPrincipals(record) => Self::AddPrincipals(principals(record.principals)?),
                 Kind::DropPrincipals(record) => {

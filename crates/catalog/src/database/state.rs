@@ -10,9 +10,9 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use slipstream_model::{
     BucketId, CachingPolicy, Column, ColumnId, DatabaseId, DatabasePrincipal, Digest, EntityId,
-    EntityKind, Epoch, Extent, ExtentId, ExternalTable, MergePolicy, PinName, RetentionPolicy,
-    StoredFunction, TableId, TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp,
-    Version,
+    EntityKind, Epoch, Extent, ExtentId, ExternalTable, IngestId, IngestionBatchingPolicy,
+    MergePolicy, PinName, RetentionPolicy, StoredFunction, TableId, TableLevelSharing, TableName,
+    TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
@@ -23,7 +23,8 @@ use crate::extents::check_extents;
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::op::{DATABASE_PRINCIPALS_MAX, PINS_MAX};
 use crate::{
-    CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, PrincipalsChange, checkpoint,
+    CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, PrincipalsChange,
+    RecentIngests, checkpoint,
 };
 
 /// All tables of a database at one version. Immutable; clones in O(1).
@@ -37,6 +38,7 @@ pub struct DatabaseState {
     caching: Option<Arc<CachingPolicy>>,
     retention: Option<RetentionPolicy>,
     merge: Option<MergePolicy>,
+    ingestion_batching: Option<IngestionBatchingPolicy>,
     principals: Arc<Vec<DatabasePrincipal>>,
     pins: Arc<BTreeMap<PinName, Version>>,
     /// What of the database is held; `None`: everything.
@@ -56,6 +58,8 @@ pub struct TableState {
     pub extents: ExtentSet,
     /// Its policies.
     pub policies: Arc<TablePolicies>,
+    /// The newest ingests that came with an id.
+    pub ingests: RecentIngests,
 }
 
 impl DatabaseState {
@@ -115,6 +119,7 @@ impl DatabaseState {
             caching: None,
             retention: None,
             merge: None,
+            ingestion_batching: None,
             principals: Arc::default(),
             pins: Arc::default(),
             sharing: None,
@@ -218,6 +223,11 @@ impl DatabaseState {
         self.merge
     }
 
+    /// How queued ingests are put together, for tables without a policy of their own.
+    pub fn ingestion_batching_policy(&self) -> Option<IngestionBatchingPolicy> {
+        self.ingestion_batching
+    }
+
     /// Which extents are hot, for tables without a policy of their own.
     pub fn caching_policy(&self) -> Option<&CachingPolicy> {
         self.caching.as_deref()
@@ -233,6 +243,13 @@ impl DatabaseState {
 
     pub(crate) fn set_merge_policy(&mut self, policy: Option<MergePolicy>) {
         self.merge = policy;
+    }
+
+    pub(crate) fn set_ingestion_batching_policy(
+        &mut self,
+        policy: Option<IngestionBatchingPolicy>,
+    ) {
+        self.ingestion_batching = policy;
     }
 
     pub(crate) fn set_principals(&mut self, principals: Vec<DatabasePrincipal>) {
@@ -555,6 +572,34 @@ impl LogState for DatabaseState {
                 let is_new = self.merge != policy;
                 is_new.then(|| (TableId::default(), Record::SetMergePolicy(policy)))
             }
+            DatabaseOp::SetIngestionBatchingPolicy {
+                table: Some(table),
+                policy,
+            } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.ingestion_batching != policy;
+                is_new.then(|| (table.id, Record::SetIngestionBatchingPolicy(policy)))
+            }
+            DatabaseOp::SetIngestionBatchingPolicy {
+                table: None,
+                policy,
+            } => {
+                let is_new = self.ingestion_batching != policy;
+                is_new.then(|| {
+                    let record = Record::SetIngestionBatchingPolicy(policy);
+                    (TableId::default(), record)
+                })
+            }
+            DatabaseOp::IngestOnce { table, tags, ids } => {
+                if let Some(table) = self.table(table.as_str()) {
+                    table.check_lacks(&tags, &ids)?;
+                }
+                None
+            }
+            DatabaseOp::NoteIngests { table, ingests } => {
+                self.alive(table)?;
+                (!ingests.is_empty()).then_some((table, Record::NoteIngests(ingests)))
+            }
             DatabaseOp::ChangePrincipals(change) => {
                 let records = self.plan_principals(change)?.into_iter();
                 return Ok(records.map(|record| (Uuid::nil(), record)).collect());
@@ -636,6 +681,10 @@ impl LogState for DatabaseState {
                 self.set_merge_policy(policy);
                 return Ok(SubjectFate::Lives);
             }
+            Record::SetIngestionBatchingPolicy(policy) if subject.is_nil() => {
+                self.set_ingestion_batching_policy(policy);
+                return Ok(SubjectFate::Lives);
+            }
             Record::SetCachingPolicy(policy) if subject.is_nil() => {
                 self.set_caching_policy(policy);
                 return Ok(SubjectFate::Lives);
@@ -661,11 +710,14 @@ impl LogState for DatabaseState {
                 schema,
                 extents,
                 policies: Arc::default(),
+                ingests: RecentIngests::default(),
             });
             return Ok(SubjectFate::Lives);
         }
         let table = Arc::clone(self.alive(id)?);
-        match table.changed_by(record)? {
+        // The record stands in the commit that comes next.
+        let version = self.chain.version.next();
+        match table.changed_by(record, version)? {
             Some(changed) => {
                 self.put(changed);
                 Ok(SubjectFate::Lives)
@@ -717,8 +769,28 @@ impl TableState {
         }
     }
 
-    /// The table after a record; `None` once it is dropped.
-    fn changed_by(&self, record: Record) -> Result<Option<Self>, OpError> {
+    /// Refuses what the table has: a tag of one of its extents, or the id of an ingest that it
+    /// remembers.
+    fn check_lacks(&self, tags: &[String], ids: &[IngestId]) -> Result<(), OpError> {
+        let known = ids.iter().find_map(|id| Some((id, self.ingests.get(id)?)));
+        if let Some((id, (version, _))) = known {
+            return Err(OpError::IngestedBefore {
+                table: self.name.clone(),
+                id: id.clone(),
+                version: *version,
+            });
+        }
+        match tags.iter().find(|tag| self.extents.has_tag(tag)) {
+            Some(tag) => Err(OpError::TagExists {
+                table: self.name.clone(),
+                tag: tag.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The table after a record of the commit with a version; `None` once it is dropped.
+    fn changed_by(&self, record: Record, version: Version) -> Result<Option<Self>, OpError> {
         let mut table = self.clone();
         match record {
             Record::CreateTable { .. } => return Err(OpError::TableIdInUse(self.id)),
@@ -740,6 +812,14 @@ impl TableState {
             }
             Record::SetMergePolicy(policy) => {
                 Arc::make_mut(&mut table.policies).merge = policy;
+            }
+            Record::SetIngestionBatchingPolicy(policy) => {
+                Arc::make_mut(&mut table.policies).ingestion_batching = policy;
+            }
+            Record::NoteIngests(ingests) => {
+                for ingest in ingests {
+                    table.ingests.note(version, ingest);
+                }
             }
             Record::SetCachingPolicy(policy) => {
                 Arc::make_mut(&mut table.policies).caching = policy;

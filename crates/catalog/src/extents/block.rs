@@ -87,6 +87,12 @@ impl ExtentBlock {
         slot < self.len() && !self.removed.contains(slot)
     }
 
+    /// Whether a live extent has a tag.
+    pub(super) fn has_tag(&self, tag: &str) -> bool {
+        let slots = self.segment.slots_with_tag(tag);
+        slots.into_iter().any(|slot| self.is_live(slot))
+    }
+
     /// How many extents are still part of the table.
     pub fn live_count(&self) -> usize {
         self.live_count

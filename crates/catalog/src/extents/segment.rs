@@ -1,6 +1,7 @@
 //! Up to 1,024 extents, column by column, immutable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use arrow::array::{Array, ArrayRef, NullArray, UInt64Array};
@@ -222,6 +223,17 @@ impl Segment {
         self.tags.at(slot)
     }
 
+    /// The slots of the extents that have a tag.
+    pub(crate) fn slots_with_tag(&self, tag: &str) -> Vec<usize> {
+        let sets = self.tags.sets_with(tag);
+        if sets.is_empty() {
+            return Vec::new();
+        }
+        let slots = 0..self.len();
+        let slots = slots.filter(|slot| sets.contains(&self.tags.set_at(*slot)));
+        slots.collect()
+    }
+
     pub(crate) fn max_created_on(&self, slot: usize) -> Timestamp {
         self.max_created_on[slot]
     }
@@ -310,6 +322,9 @@ struct Tags {
     sets: Box<[BTreeSet<String>]>,
     /// Empty when all slots have the one set.
     set_of_slot: Box<[u16]>,
+    /// Hashes of tags, ascending, with the sets that hold them; made when somebody asks for a tag.
+    /// An extent of many merged ones has many tags, and a table has many extents.
+    by_hash: OnceLock<Box<[(u64, u16)]>>,
 }
 
 impl Tags {
@@ -330,15 +345,41 @@ impl Tags {
         Self {
             sets: sets.into(),
             set_of_slot: set_of_slot.into(),
+            by_hash: OnceLock::new(),
         }
     }
 
     fn at(&self, slot: usize) -> BTreeSet<String> {
-        let set = self
-            .set_of_slot
-            .get(slot)
-            .map_or(0, |set| usize::from(*set));
-        self.sets.get(set).cloned().unwrap_or_default()
+        self.sets
+            .get(self.set_at(slot))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn set_at(&self, slot: usize) -> usize {
+        let set = self.set_of_slot.get(slot);
+        set.map_or(0, |set| usize::from(*set))
+    }
+
+    /// The sets that hold a tag.
+    fn sets_with(&self, tag: &str) -> Vec<usize> {
+        let by_hash = self.by_hash.get_or_init(|| self.hash());
+        let wanted = hash_of(tag);
+        let first = by_hash.partition_point(|(hash, _)| *hash < wanted);
+        let alike = by_hash[first..]
+            .iter()
+            .take_while(|(hash, _)| *hash == wanted);
+        let sets = alike.map(|(_, set)| usize::from(*set));
+        sets.filter(|set| self.sets[*set].contains(tag)).collect()
+    }
+
+    fn hash(&self) -> Box<[(u64, u16)]> {
+        let mut hashes: Vec<(u64, u16)> = (0_u16..)
+            .zip(self.sets.iter())
+            .flat_map(|(number, set)| set.iter().map(move |tag| (hash_of(tag), number)))
+            .collect();
+        hashes.sort_unstable();
+        hashes.into()
     }
 
     fn memory_bytes(&self) -> usize {
@@ -349,6 +390,17 @@ impl Tags {
                     .map(|tag| size_of::<String>() + tag.len())
                     .sum::<usize>()
         };
-        self.sets.iter().map(set).sum::<usize>() + size_of_val(&*self.set_of_slot)
+        self.sets.iter().map(set).sum::<usize>()
+            + size_of_val(&*self.set_of_slot)
+            + self
+                .by_hash
+                .get()
+                .map_or(0, |hashes| size_of_val(&**hashes))
     }
+}
+
+fn hash_of(tag: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tag.hash(&mut hasher);
+    hasher.finish()
 }

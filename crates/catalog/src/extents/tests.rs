@@ -233,6 +233,28 @@ fn extents_that_contradict_themselves_or_the_table_are_refused() {
     ));
 }
 
+#[test]
+fn a_tag_is_found_while_an_extent_has_it() {
+    let full = SEGMENT_EXTENTS as u64;
+    let tagged = |number| slipstream_model::Extent {
+        tags: [format!("ingest-by:{number}"), "drop-by:x".to_owned()].into(),
+        ..extent(number)
+    };
+    let mut set = ExtentSet::empty(schema());
+    set.add((0..full + 9).map(tagged).collect()).expect("new");
+    let has = |set: &ExtentSet, number: u64| set.has_tag(&format!("ingest-by:{number}"));
+    for number in [0, 7, full - 1, full, full + 8] {
+        assert!(has(&set, number), "{number}");
+    }
+    assert!(set.has_tag("drop-by:x"));
+    for absent in ["ingest-by:", "ingest-by:00", "INGEST-BY:0", "drop-by:", ""] {
+        assert!(!set.has_tag(absent), "{absent}");
+    }
+    set.remove(&ids([7, full + 8])).expect("there");
+    assert!(!has(&set, 7) && !has(&set, full + 8), "it left");
+    assert!(has(&set, 8) && has(&set, full), "its neighbours did not");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add(u64),

@@ -209,6 +209,17 @@ impl Context<'_> {
                     .await
             }
             Command::DeleteMergePolicy { entity } => self.set_merge(entity, None).await,
+            Command::SetIngestionBatchingPolicy {
+                entity,
+                policy,
+                is_merge,
+            } => {
+                self.set_ingestion_batching(entity, Some((policy.as_str(), is_merge)))
+                    .await
+            }
+            Command::DeleteIngestionBatchingPolicy { entity } => {
+                self.set_ingestion_batching(entity, None).await
+            }
             Command::SetRowLevelSecurity {
                 table,
                 is_enabled,
@@ -556,6 +567,34 @@ impl Context<'_> {
             });
             let policy = policy.transpose()?;
             ops.push(Ok(DatabaseOp::SetMergePolicy { table, policy }));
+        }
+        self.commit_to(&database, ops).await
+    }
+
+    /// As [`Self::set_merge`].
+    async fn set_ingestion_batching(
+        &self,
+        entity: PolicyEntity,
+        wanted: Option<(&str, bool)>,
+    ) -> Result<Rows, ServiceError> {
+        let (database, entities) = self.entities(entity)?;
+        self.access.check_sees(&database)?;
+        let state = self.engine.state(&database)?;
+        let mut ops = Vec::new();
+        for table in targets(entities)? {
+            let known = match &table {
+                Some(table) => {
+                    let table = state.table(table.as_str());
+                    table.and_then(|table| table.policies.ingestion_batching)
+                }
+                None => state.ingestion_batching_policy(),
+            };
+            let policy = wanted.map(|(json, is_merge)| {
+                let base = known.filter(|_| is_merge).unwrap_or_default();
+                shapes::read_ingestion_batching(base, json)
+            });
+            let policy = policy.transpose()?;
+            ops.push(Ok(DatabaseOp::SetIngestionBatchingPolicy { table, policy }));
         }
         self.commit_to(&database, ops).await
     }

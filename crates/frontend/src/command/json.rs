@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use slipstream_kusto::format_timespan;
 use slipstream_model::{
-    CachingPolicy, DatabasePrincipal, MergePolicy, Overrides, RetentionPolicy, RowLevelSecurity,
+    CachingPolicy, DatabasePrincipal, IngestionBatchingPolicy, MergePolicy, Overrides,
+    RetentionPolicy, RowLevelSecurity,
 };
 
 use crate::ServiceError;
@@ -94,6 +95,33 @@ pub(super) fn read_merge(base: MergePolicy, json: &str) -> Result<MergePolicy, S
     }
     serde_json::from_value(policy)
         .map_err(|error| ServiceError::invalid(format!("this is no merge policy: {error}")))
+}
+
+/// An ingestion batching policy: its JSON is Kusto's.
+pub(super) fn ingestion_batching(policy: IngestionBatchingPolicy) -> Value {
+    serde_json::to_value(policy).unwrap_or_default()
+}
+
+/// Changes an ingestion batching policy by what a JSON object says.
+///
+/// # Errors
+/// When it is none, says something that no such policy has, or a bound that no batch can have.
+pub(super) fn read_ingestion_batching(
+    base: IngestionBatchingPolicy,
+    json: &str,
+) -> Result<IngestionBatchingPolicy, ServiceError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        ServiceError::invalid(format!("this is no ingestion batching policy: {error}"))
+    };
+    let said: Map<String, Value> = serde_json::from_str(json).map_err(|error| refuse(&error))?;
+    let mut policy = ingestion_batching(base);
+    for (member, value) in said {
+        policy[member] = value;
+    }
+    let policy: IngestionBatchingPolicy =
+        serde_json::from_value(policy).map_err(|error| refuse(&error))?;
+    policy.check().map_err(|error| refuse(&error))?;
+    Ok(policy)
 }
 
 /// A row-level security policy.

@@ -1,16 +1,15 @@
 //! Batches in: `adbc_ingest`, and plain `DoPut` with a path.
 
-use std::collections::BTreeSet;
-
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::request::IngestHeaders;
 use crate::{
     AuthorizedEngine, ErrorKind, IngestReceipt, IngestRequest, IngestSource, ServiceError,
-    TableMode, TextOptions,
+    TableMode,
 };
 
 /// Flight SQL's `CommandStatementIngest`: the schema is the database.
@@ -18,6 +17,7 @@ pub(super) async fn of_command(
     engine: &AuthorizedEngine,
     command: CommandStatementIngest,
     database: Option<String>,
+    headers: IngestHeaders,
     batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
     let unsupported = |what: &str| {
@@ -45,7 +45,8 @@ pub(super) async fn of_command(
                 "no database is named: set the call header 'database' or the db_schema",
             )
         })?;
-    ingest(engine, database, command.table, table_mode, batches).await
+    let target = (database, command.table, table_mode);
+    ingest(engine, target, headers, batches).await
 }
 
 fn mode_of(command: &CommandStatementIngest) -> Result<TableMode, ServiceError> {
@@ -69,6 +70,7 @@ fn mode_of(command: &CommandStatementIngest) -> Result<TableMode, ServiceError> 
 /// A descriptor with the path `[database, table]`.
 pub(super) async fn of_path(
     engine: &AuthorizedEngine,
+    headers: IngestHeaders,
     mut batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
     let path = match batches.peek().await {
@@ -81,14 +83,14 @@ pub(super) async fn of_path(
             "the descriptor is neither a Flight SQL command nor a path of database and table",
         )
     })?;
-    ingest(engine, database, table, TableMode::Append, batches).await
+    let target = (database, table, TableMode::Append);
+    ingest(engine, target, headers, batches).await
 }
 
 async fn ingest(
     engine: &AuthorizedEngine,
-    database: String,
-    table: String,
-    table_mode: TableMode,
+    (database, table, table_mode): (String, String, TableMode),
+    headers: IngestHeaders,
     batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
     let broken =
@@ -104,17 +106,15 @@ async fn ingest(
     let rows = stream::iter(first.map(Ok))
         .chain(batches.map_err(broken))
         .boxed();
+    let source_name = format!("batches for {table}");
+    let source = IngestSource::Batches(schema, rows);
     let request = IngestRequest {
-        source_name: format!("batches for {table}"),
-        database,
-        table,
-        source: IngestSource::Batches(schema, rows),
-        format: None,
         table_mode,
-        creation_time: None,
-        tags: BTreeSet::new(),
-        text: TextOptions::default(),
-        bad_rows_max: 0,
+        tags: headers.tags,
+        ingest_if_not_exists: headers.if_not_exists,
+        ingest_id: headers.id,
+        queued: headers.queued,
+        ..IngestRequest::append(database, table, source, source_name)
     };
     engine.ingest(request).await
 }

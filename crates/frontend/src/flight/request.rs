@@ -1,8 +1,9 @@
 //! What a call's headers say.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use slipstream_model::{FreshnessRequirement, Version, WhenStale};
+use slipstream_model::{FreshnessRequirement, IngestId, Version, WhenStale};
 use tonic::{Request, Status};
 
 use crate::SqlRequest;
@@ -30,6 +31,34 @@ where
 pub(super) fn database<T>(request: &Request<T>) -> Option<String> {
     let name = header(request, "database").or_else(|| header(request, "slipstream-database"));
     name.filter(|name| !name.is_empty()).map(ToOwned::to_owned)
+}
+
+/// What the headers of a call ask of an ingest.
+pub(super) struct IngestHeaders {
+    /// `slipstream-tag`, any number of times.
+    pub(super) tags: BTreeSet<String>,
+    /// `slipstream-ingest-if-not-exists`, any number of times.
+    pub(super) if_not_exists: BTreeSet<String>,
+    /// `slipstream-ingest-id`.
+    pub(super) id: Option<IngestId>,
+    /// `slipstream-queued: true`.
+    pub(super) queued: bool,
+}
+
+impl IngestHeaders {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let all = |name: &'static str| -> BTreeSet<String> {
+            let values = request.metadata().get_all(name).iter();
+            let values = values.filter_map(|value| value.to_str().ok());
+            values.map(ToOwned::to_owned).collect()
+        };
+        Ok(Self {
+            tags: all("slipstream-tag"),
+            if_not_exists: all("slipstream-ingest-if-not-exists"),
+            id: parsed(request, "slipstream-ingest-id")?,
+            queued: parsed(request, "slipstream-queued")?.unwrap_or_default(),
+        })
+    }
 }
 
 /// SQL with what the headers ask of it.

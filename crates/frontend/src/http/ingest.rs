@@ -1,6 +1,6 @@
 //! `POST /v1/ingest/{database}/{table}`: the body is the file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use crate::metrics::Timer;
 use crate::{
     AuthorizedEngine, IngestFormat, IngestReceipt, IngestRequest, IngestSource, ServiceError,
-    TableMode, TextOptions,
+    TableMode,
 };
 
 pub(super) async fn run(
@@ -27,7 +27,8 @@ pub(super) async fn run(
 }
 
 /// `POST /v1/rest/ingest/{database}/{table}?streamFormat=Csv`: Kusto's streaming ingestion. What
-/// it takes is durable and visible when it is answered.
+/// it takes is durable and visible when it is answered. The ingestion properties `tags` and
+/// `ingestIfNotExists` are parameters, as JSON arrays; `ingest_id` and `queued` are as above.
 pub(super) async fn run_kusto(
     engine: AuthorizedEngine,
     Path((database, table)): Path<(String, String)>,
@@ -57,6 +58,21 @@ pub(super) async fn run_kusto(
                  JSON by the columns' names",
             ));
         }
+        for (name, values) in [
+            ("tags", &mut request.tags),
+            ("ingestIfNotExists", &mut request.ingest_if_not_exists),
+        ] {
+            if let Some(text) = query.get(name) {
+                *values = serde_json::from_str(text).map_err(|error| {
+                    ServiceError::invalid(format!("{name}: a JSON array of texts: {error}"))
+                })?;
+            }
+        }
+        for name in ["ingest_id", "queued"] {
+            if let Some(value) = query.get(name) {
+                set(&mut request, name, value)?;
+            }
+        }
         // Kusto's CSV has no line of names.
         request.text.header = false;
         engine.ingest(request).await
@@ -71,8 +87,9 @@ pub(super) async fn run_kusto(
                 {"ColumnName": "ConsumptionMode", "DataType": "String", "ColumnType": "string"},
                 {"ColumnName": "Version", "DataType": "Int64", "ColumnType": "long"},
                 {"ColumnName": "RowCount", "DataType": "Int64", "ColumnType": "long"},
+                {"ColumnName": "Skipped", "DataType": "String", "ColumnType": "string"},
             ],
-            "Rows": [["StreamingIngestion", receipt.version, receipt.rows]],
+            "Rows": [["StreamingIngestion", receipt.version, receipt.rows, receipt.skipped]],
         }]
     })))
 }
@@ -86,18 +103,8 @@ fn parse(
     let chunks = body.into_data_stream().map(|chunk| {
         chunk.map_err(|error| ServiceError::invalid(format!("the body broke off: {error}")))
     });
-    let mut request = IngestRequest {
-        database,
-        table,
-        source: IngestSource::Body(chunks.boxed()),
-        format: None,
-        source_name: "body".to_owned(),
-        table_mode: TableMode::Append,
-        creation_time: None,
-        tags: BTreeSet::new(),
-        text: TextOptions::default(),
-        bad_rows_max: 0,
-    };
+    let source = IngestSource::Body(chunks.boxed());
+    let mut request = IngestRequest::append(database, table, source, "body".to_owned());
     let mut nulls = Vec::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if name == "null" {
@@ -143,6 +150,11 @@ fn set(request: &mut IngestRequest, name: &str, value: &str) -> Result<(), Servi
         "tag" => {
             request.tags.insert(value.to_owned());
         }
+        "ingest_if_not_exists" => {
+            request.ingest_if_not_exists.insert(value.to_owned());
+        }
+        "ingest_id" => request.ingest_id = Some(value.parse().map_err(|e| fail(&e))?),
+        "queued" => request.queued = flag()?,
         "max_bad_rows" => request.bad_rows_max = value.parse().map_err(|e| fail(&e))?,
         "header" => request.text.header = flag()?,
         "delimiter" => match value.as_bytes() {
@@ -158,7 +170,8 @@ fn set(request: &mut IngestRequest, name: &str, value: &str) -> Result<(), Servi
         _ => {
             return Err(ServiceError::invalid(format!(
                 "'{name}' is not a parameter of an ingest; there are format, create, \
-                 creation_time, tag, null, max_bad_rows, header, delimiter, source_name, url"
+                 creation_time, tag, ingest_if_not_exists, ingest_id, queued, null, max_bad_rows, \
+                 header, delimiter, source_name, url"
             )));
         }
     }

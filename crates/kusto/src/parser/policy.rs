@@ -1,4 +1,4 @@
-//! Policies: caching, retention, merge, row-level security.
+//! Policies: caching, retention, merge, ingestion batching, row-level security.
 
 use slipstream_model::{CachingPolicy, HotWindow, Timestamp};
 
@@ -64,6 +64,9 @@ pub(super) fn alter(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command>
     if c.word_opt("merge") {
         return merge(c, entity, false);
     }
+    if c.word_opt("ingestionbatching") {
+        return ingestion_batching(c, entity, false);
+    }
     if let PolicyEntity::Tables(tables) = &entity
         && let [table] = tables.as_slice()
         && c.word_opt("row_level_security")
@@ -103,12 +106,25 @@ fn merge(c: &mut Cursor<'_>, entity: PolicyEntity, is_merge: bool) -> Parsed<Com
     })
 }
 
-/// What stands behind `policy` in `.alter-merge`: the JSON of a merge policy, or `retention
-/// softdelete = 10d [recoverability = enabled|disabled]`.
+/// The JSON of an ingestion batching policy.
+fn ingestion_batching(c: &mut Cursor<'_>, entity: PolicyEntity, is_merge: bool) -> Parsed<Command> {
+    let policy = c.text("a policy as JSON, in quotes")?;
+    Ok(Command::SetIngestionBatchingPolicy {
+        entity,
+        policy,
+        is_merge,
+    })
+}
+
+/// What stands behind `policy` in `.alter-merge`: the JSON of a merge or batching policy, or
+/// `retention softdelete = 10d [recoverability = enabled|disabled]`.
 pub(super) fn alter_merge(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command> {
     c.word("policy")?;
     if c.word_opt("merge") {
         return merge(c, entity, true);
+    }
+    if c.word_opt("ingestionbatching") {
+        return ingestion_batching(c, entity, true);
     }
     c.word("retention")?;
     let mut policy = RetentionPolicy::default();
@@ -149,6 +165,9 @@ pub(super) fn delete(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command
     if c.word_opt("merge") {
         return Ok(Command::DeleteMergePolicy { entity });
     }
+    if c.word_opt("ingestionbatching") {
+        return Ok(Command::DeleteIngestionBatchingPolicy { entity });
+    }
     match &entity {
         PolicyEntity::Tables(tables) if tables.len() == 1 => {
             c.word("row_level_security")?;
@@ -169,6 +188,9 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Parsed<PolicyKind> {
     }
     if c.word_opt("merge") {
         return Ok(PolicyKind::Merge);
+    }
+    if c.word_opt("ingestionbatching") {
+        return Ok(PolicyKind::IngestionBatching);
     }
     c.word("row_level_security")?;
     Ok(PolicyKind::RowLevelSecurity)

@@ -948,6 +948,57 @@ fn tag_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn batching_policy_commands() -> Vec<(&'static str, Command)> {
+    let table = || PolicyEntity::Tables(owned(&["T"]));
+    let database = || PolicyEntity::Database("D".into());
+    let set = |entity, policy: &str, is_merge| Command::SetIngestionBatchingPolicy {
+        entity,
+        policy: policy.to_owned(),
+        is_merge,
+    };
+    let shown = |entity| {
+        Command::Show(Show::Policy {
+            entity,
+            policy: PolicyKind::IngestionBatching,
+            effective: false,
+        })
+    };
+    vec![
+        (
+            ".alter table T policy ingestionbatching '{\"MaximumNumberOfItems\": 20}'",
+            set(table(), "{\"MaximumNumberOfItems\": 20}", false),
+        ),
+        (
+            ".alter database D policy ingestionbatching ```{}```",
+            set(database(), "{}", false),
+        ),
+        (
+            ".alter-merge table T policy ingestionbatching '{}'",
+            set(table(), "{}", true),
+        ),
+        (
+            ".alter-merge database D policy ingestionbatching '{}'",
+            set(database(), "{}", true),
+        ),
+        (
+            ".delete table T policy ingestionbatching",
+            Command::DeleteIngestionBatchingPolicy { entity: table() },
+        ),
+        (
+            ".delete database D policy ingestionbatching",
+            Command::DeleteIngestionBatchingPolicy { entity: database() },
+        ),
+        (
+            ".show table T policy ingestionbatching",
+            shown(PolicyTarget::Table(Some("T".into()))),
+        ),
+        (
+            ".show database D policy ingestionbatching",
+            shown(PolicyTarget::Database(Some("D".into()))),
+        ),
+    ]
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let shown = show_commands().into_iter();
     let shown = shown.map(|(text, show)| (text, Command::Show(show)));
@@ -958,6 +1009,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     all.extend(merge_policy_commands());
     all.extend(version_commands());
     all.extend(tag_commands());
+    all.extend(batching_policy_commands());
     all
 }
 

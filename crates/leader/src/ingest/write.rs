@@ -312,7 +312,7 @@ async fn finish(
 }
 
 /// Batches that come from a query may hold nulls where the table has none.
-fn check_nulls(batch: &RecordBatch, schema: &TableSchema) -> Result<(), ServiceError> {
+pub(crate) fn check_nulls(batch: &RecordBatch, schema: &TableSchema) -> Result<(), ServiceError> {
     for (column, values) in schema.columns().iter().zip(batch.columns()) {
         if !column.field.is_nullable() && values.logical_null_count() > 0 {
             return Err(ServiceError::new(

@@ -14,6 +14,7 @@ pub(super) fn permission_for(
     match op {
         DatabaseOp::CreateTable { .. } => Permission::Create,
         DatabaseOp::AddExtents { table, .. } => permission_to_add(*table, before),
+        DatabaseOp::IngestOnce { .. } | DatabaseOp::NoteIngests { .. } => Permission::Ingest,
         DatabaseOp::PutFunction { function, mode, .. } => {
             of_put(*mode, state.function(function.name.as_str()).is_some())
         }
@@ -30,6 +31,7 @@ pub(super) fn permission_for(
         | DatabaseOp::SetCachingPolicy { .. }
         | DatabaseOp::SetRetentionPolicy { .. }
         | DatabaseOp::SetMergePolicy { .. }
+        | DatabaseOp::SetIngestionBatchingPolicy { .. }
         | DatabaseOp::SetRowLevelSecurity { .. }
         | DatabaseOp::PutPin { .. }
         | DatabaseOp::DropPin { .. }

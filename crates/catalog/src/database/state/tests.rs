@@ -484,3 +484,52 @@ fn tags_of_extents_change_and_nothing_else_of_them() {
     );
     assert!(long.contains("at most"), "{long}");
 }
+
+fn once(tags: &[&str], ids: &[&str]) -> DatabaseOp {
+    DatabaseOp::IngestOnce {
+        table: table_name("t"),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        ids: ids.iter().map(|id| id.parse().expect("an id")).collect(),
+    }
+}
+
+fn note(table: u128, id: &str) -> DatabaseOp {
+    DatabaseOp::NoteIngests {
+        table: table_id(table),
+        ingests: vec![crate::NotedIngest {
+            id: id.parse().expect("an id"),
+            rows: 3,
+            extents: 1,
+            size_bytes: 100,
+        }],
+    }
+}
+
+#[test]
+fn an_ingest_happens_once_by_its_id_and_by_its_tag() {
+    // Extent 1 has the tag `drop-by:x`.
+    let state = with(&[create_table(1, "t"), add_extents(1, [1]), note(1, "a")]);
+    let refused = refusal(&state, once(&[], &["b", "a"]));
+    assert!(refused.contains("ingest 'a' was committed"), "{refused}");
+    assert!(refused.contains("version 1"), "{refused}");
+    let refused = refusal(&state, once(&["ingest-by:y", "drop-by:x"], &["b"]));
+    assert!(refused.contains("the tag 'drop-by:x'"), "{refused}");
+    state
+        .preview(&[once(&["ingest-by:y"], &["b"])])
+        .expect("neither is there");
+
+    // Asking changes nothing, and the second of one transaction sees the first.
+    assert!(state.plan(once(&[], &["b"])).expect("allowed").is_empty());
+    let twice = state.preview(&[note(1, "b"), once(&[], &["b"])]);
+    assert!(matches!(twice, Err(OpError::IngestedBefore { .. })));
+
+    // A table that is made anew has nothing.
+    let anew = [
+        drop_table("t", false),
+        create_table(2, "t"),
+        once(&["drop-by:x"], &["a"]),
+    ];
+    state.preview(&anew).expect("another table");
+    let gone = with(&[]).preview(&[once(&["drop-by:x"], &["a"])]);
+    assert!(gone.is_ok(), "a table that is not there has nothing");
+}

@@ -106,6 +106,9 @@ pub(super) fn policy(
                 PolicyKind::Merge => state
                     .and_then(|state| state.merge_policy())
                     .map(shapes::merge),
+                PolicyKind::IngestionBatching => state
+                    .and_then(|state| state.ingestion_batching_policy())
+                    .map(shapes::ingestion_batching),
                 PolicyKind::RowLevelSecurity => return Err(of_tables_only()),
             };
             let tables = database.tables().map(|table| table.name.as_str());
@@ -122,6 +125,9 @@ pub(super) fn policy(
                     PolicyKind::Caching => policies.caching.as_ref().map(shapes::caching),
                     PolicyKind::Retention => policies.retention.map(shapes::retention),
                     PolicyKind::Merge => policies.merge.map(shapes::merge),
+                    PolicyKind::IngestionBatching => {
+                        policies.ingestion_batching.map(shapes::ingestion_batching)
+                    }
                     PolicyKind::RowLevelSecurity => {
                         policies.row_level_security.as_ref().map(shapes::security)
                     }
@@ -139,6 +145,7 @@ const fn policy_name(kind: PolicyKind) -> &'static str {
         PolicyKind::Caching => "CachingPolicy",
         PolicyKind::Retention => "RetentionPolicy",
         PolicyKind::Merge => "ExtentsMergePolicy",
+        PolicyKind::IngestionBatching => "IngestionBatchingPolicy",
         PolicyKind::RowLevelSecurity => "RowLevelSecurityPolicy",
     }
 }

@@ -85,6 +85,8 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
     let retention = retention.or_else(|| state.and_then(|state| state.retention_policy()));
     let merge = table.policies.merge;
     let merge = merge.or_else(|| state.and_then(|state| state.merge_policy()));
+    let batching = table.policies.ingestion_batching;
+    let batching = batching.or_else(|| state.and_then(|state| state.ingestion_batching_policy()));
     let caching = database.caching(table);
     let created = created_between(table);
     vec![
@@ -106,7 +108,7 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
         Cell::Null,
         merge.map(shapes::merge).into(),
         Cell::Null,
-        Cell::Null,
+        batching.map(shapes::ingestion_batching).into(),
         Cell::Null,
         created.map(|(first, _)| first).into(),
         created.map(|(_, last)| last).into(),
