@@ -36,6 +36,7 @@ mod faults;
 mod fencing;
 mod flight;
 mod full_disk;
+mod fuzz;
 mod garbage;
 mod health;
 mod ingest_at_scale;

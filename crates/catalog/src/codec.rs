@@ -57,6 +57,18 @@ where
     T::try_from(text).map_err(|error| Malformed(error.to_string()))
 }
 
+/// Versions and epochs count commits, one by one: nobody comes this far, and the one after the
+/// largest still is a number.
+const COUNT_MAX: u64 = 1 << 62;
+
+/// Reads a version or an epoch.
+pub(crate) fn counted(field: &str, number: u64) -> Result<u64, Malformed> {
+    if number > COUNT_MAX {
+        return Err(Malformed(format!("{field} is {number}")));
+    }
+    Ok(number)
+}
+
 /// A message field that proto3 cannot require.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed> {
     value.ok_or_else(|| Malformed(format!("{field} is missing")))

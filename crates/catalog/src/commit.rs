@@ -11,7 +11,7 @@ use slipstream_proto::log as proto;
 use slipstream_storage::frame;
 use uuid::Uuid;
 
-use crate::codec::{Malformed, fixed};
+use crate::codec::{Malformed, counted, fixed};
 use crate::{CorruptLog, LogDefect};
 
 /// Magic of a commit object: kind and format version.
@@ -71,8 +71,8 @@ impl Commit {
             log_id: fixed("the log id", &message.log_id, |id| {
                 Uuid::from_slice(id).ok()
             })?,
-            version: Version::new(message.version),
-            epoch: Epoch::new(message.epoch),
+            version: Version::new(counted("the version", message.version)?),
+            epoch: Epoch::new(counted("the epoch", message.epoch)?),
             commit_id: fixed("the commit id", &message.commit_id, CommitId::from_slice)?,
             committed_at: Timestamp::from_micros(message.committed_at),
             writer: message.writer,

@@ -11,7 +11,7 @@ use imbl::Vector;
 use slipstream_model::{Extent, ExtentId, TableSchema};
 
 pub use block::{ColumnSummary, ExtentBlock};
-pub(crate) use check::check_extents;
+pub(crate) use check::{check_extents, check_shape};
 pub(crate) use removed::Removed;
 pub use segment::BlockColumn;
 pub(crate) use segment::Segment;

@@ -3,6 +3,8 @@
 mod arm;
 mod encode;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ingest;
 mod kusto;
 mod node;

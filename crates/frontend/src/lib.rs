@@ -38,6 +38,8 @@ pub use engine::{
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};
+#[doc(hidden)]
+pub use http::fuzzing;
 pub use server::{NodeServer, ServeError, ServerOptions};
 pub use sharing::{
     AttachRequest, AttachedDatabase, Attachment, DatabaseDescription, DatabaseSource,

@@ -54,7 +54,8 @@ impl SyntaxError {
             line: before.matches('\n').count() + 1,
             column: column + 1,
             found: cut(&quoted(text, secrets, &span)),
-            message,
+            // It may quote a text of several lines.
+            message: message.chars().map(plain).collect(),
             excerpt,
             marker,
         }

@@ -125,8 +125,10 @@ fn name(name: &str) -> String {
     }
 }
 
+/// A literal, on one line whatever it holds.
 fn quoted(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
+    let escaped = escaped.replace('\n', "\\n").replace('\r', "\\r");
     format!("'{escaped}'")
 }
 
@@ -198,7 +200,7 @@ mod tests {
             parse(&text),
             Ok(Command::ChangeDatabasePrincipals { .. })
         ));
-        for database in ["D", "my-db", "with 'quotes'", "details"] {
+        for database in ["D", "my-db", "with 'quotes'", "details", "on two\r\nlines"] {
             for change in &changes {
                 let text = follower_command(database, change);
                 let read = parse(&text).unwrap_or_else(|error| panic!("{text}\n{error}"));

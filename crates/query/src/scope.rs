@@ -79,7 +79,9 @@ pub struct Settings {
 /// When the scope is not known, or the version is no number.
 pub fn take_settings(statements: &mut Vec<Statement>) -> std::result::Result<Settings, QueryError> {
     let mut settings = Settings::default();
-    while let Some((name, value)) = statements.first().and_then(assigned) {
+    let mut count = 0;
+    // Taken off all at once: a request may hold a great many.
+    while let Some((name, value)) = statements.get(count).and_then(assigned) {
         if name == SCOPE {
             settings.scope = Some(value.parse()?);
         } else {
@@ -90,8 +92,9 @@ pub fn take_settings(statements: &mut Vec<Statement>) -> std::result::Result<Set
             })?;
             settings.version = Some(version);
         }
-        statements.remove(0);
+        count += 1;
     }
+    statements.drain(..count);
     Ok(settings)
 }
 

@@ -165,6 +165,8 @@ fn is_operator_word(keyword: Keyword) -> bool {
             | Keyword::AT
             | Keyword::COLLATE
             | Keyword::CASE
+            // The parser takes EXPLAIN of EXPLAIN by recursion that it does not count.
+            | Keyword::EXPLAIN
     )
 }
 
@@ -238,6 +240,7 @@ mod tests {
     fn what_builds_on_one_another_is_deep() {
         assert!(depth_of(&format!("SELECT a{}", "[1]".repeat(500))) >= 500);
         assert!(depth_of(&format!("SELECT a{}", "::int".repeat(500))) >= 500);
+        assert!(depth_of(&format!("{}SELECT 1", "EXPLAIN ".repeat(500))) >= 500);
         assert!(depth_of(&format!("SELECT 1 FROM {}", vec!["t"; 500].join(", "))) >= 499);
         let queries = vec!["a AS (SELECT 1)"; 500].join(", ");
         assert!(depth_of(&format!("WITH {queries} SELECT 1")) >= 499);

@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 use crate::codec::{
     Malformed, batching_from_proto, batching_to_proto, caching_from_proto, caching_to_proto,
-    extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
+    counted, extent_from_proto, extent_to_proto, external_from_proto, external_to_proto, fixed,
     function_from_proto, function_to_proto, ingest_from_proto, ingest_to_proto, merge_from_proto,
     merge_to_proto, name, pin_from_proto, pin_to_proto, principal_from_proto, principal_to_proto,
     required, retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
     security_from_proto, security_to_proto, to_bytes,
 };
-use crate::extents::{Removed, Segment};
+use crate::extents::{Removed, SEGMENT_EXTENTS, Segment, check_shape};
 use crate::log::{Chain, LogState};
 use crate::{DatabaseState, LogDefect, RecentIngests, Stored, TableState};
 
@@ -203,8 +203,8 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
     let chain = Chain {
         bucket_id: fixed("the bucket id", &root.bucket_id, BucketId::from_slice)?,
         log_id: fixed("the log id", &root.log_id, |id| Uuid::from_slice(id).ok())?,
-        version: Version::new(root.version),
-        epoch: Epoch::new(root.epoch),
+        version: Version::new(counted("the version", root.version)?),
+        epoch: Epoch::new(counted("the epoch", root.epoch)?),
         digest: fixed("the digest", &root.digest, Digest::from_slice)?,
         committed_at: Timestamp::from_micros(root.committed_at),
         subjects: subjects.collect::<Result<_, Malformed>>()?,
@@ -311,10 +311,25 @@ pub(crate) fn decode_segment(
         let what = format!("it holds {found} extents where {expected} are expected");
         return Err(LogDefect::Undecodable(what));
     }
+    check_slots(&extents, &reference.removed).map_err(LogDefect::Undecodable)?;
     let extents: Vec<&Extent> = extents.iter().collect();
     let segment = Segment::build(schema, &extents).map_err(LogDefect::Undecodable)?;
     segment.set_stored(found);
     Ok(Arc::new(segment))
+}
+
+/// Whether extents can be a segment's, with some slots removed.
+fn check_slots(extents: &[Extent], removed: &Removed) -> Result<(), String> {
+    let count = extents.len();
+    if count > SEGMENT_EXTENTS {
+        return Err(format!(
+            "it holds {count} extents, more than the {SEGMENT_EXTENTS} of a segment"
+        ));
+    }
+    if (count..SEGMENT_EXTENTS).any(|slot| removed.contains(slot)) {
+        return Err(format!("more than its {count} extents are removed"));
+    }
+    extents.iter().try_for_each(check_shape)
 }
 
 pub(crate) fn encode_newest(version: Version) -> Bytes {
@@ -328,7 +343,8 @@ pub(crate) fn decode_newest(object: &Bytes) -> Result<Version, LogDefect> {
     let body = frame::open(NEWEST_MAGIC, object)?;
     let message =
         proto::NewestCheckpoint::decode(body).map_err(|error| undecodable(error.into()))?;
-    Ok(Version::new(message.version))
+    let version = counted("the version", message.version).map_err(undecodable)?;
+    Ok(Version::new(version))
 }
 
 /// Whether a root is what its name and its reader take it for.

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 use slipstream_model::Version;
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 
+use super::format::{SegmentReference, decode_segment, encode_segment};
+use crate::extents::{Removed, SEGMENT_EXTENTS, Segment};
 use crate::log::LogState;
 use crate::testing::*;
 use crate::{DatabaseOp, DatabaseReader, DatabaseState, DatabaseWriter, WriterContext};
@@ -283,6 +285,27 @@ fn op() -> impl Strategy<Value = DatabaseOp> {
         4 => (table, 0..4_000_u64, 1..300_u64)
             .prop_map(|(table, from, count)| remove_extents(table, from..from + count)),
     ]
+}
+
+#[test]
+fn a_segment_holds_what_a_segment_can() {
+    let decode = |count: usize, removed: &[usize]| {
+        let extents = extents(0..count as u64);
+        let segment = Segment::build(&schema(), &extents.iter().collect::<Vec<_>>());
+        let (object, sha256) = encode_segment(&segment.expect("fits"));
+        let mut bits = Removed::default();
+        removed.iter().for_each(|slot| bits.insert(*slot));
+        let reference = SegmentReference {
+            sha256,
+            extent_count: count as u64,
+            removed: bits,
+        };
+        decode_segment(&object, &schema(), &reference)
+    };
+    assert!(decode(SEGMENT_EXTENTS, &[0, SEGMENT_EXTENTS - 1]).is_ok());
+    assert!(decode(3, &[2]).is_ok());
+    assert!(decode(3, &[3]).is_err());
+    assert!(decode(SEGMENT_EXTENTS + 1, &[]).is_err());
 }
 
 proptest! {

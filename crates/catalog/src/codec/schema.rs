@@ -1,6 +1,7 @@
 //! Columns, as Arrow IPC schema messages: every type that Arrow has survives, with time zones,
 //! dictionaries, nesting and metadata.
 
+use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use slipstream_model::{Column, ColumnId, TableSchema};
 use slipstream_proto::log as proto;
 
 use super::{Malformed, required};
+
+/// More columns no table ever has had, and numbers beyond are far from overflowing.
+const COLUMN_ID_MAX: u32 = 1 << 30;
 
 pub(crate) fn schema_to_proto(schema: &TableSchema) -> proto::TableSchema {
     proto::TableSchema {
@@ -32,7 +36,7 @@ pub(crate) fn schema_from_proto(
             "a table's schema has more or fewer columns than ids",
         ));
     }
-    let columns = schema
+    let columns: Vec<Column> = schema
         .column_ids
         .into_iter()
         .zip(arrow.fields())
@@ -43,10 +47,30 @@ pub(crate) fn schema_from_proto(
         .collect();
     let dropped = schema.dropped_columns.into_iter();
     let dropped = dropped.map(|column| column_from_proto(Some(column)));
-    let dropped = dropped.collect::<Result<_, _>>()?;
+    let dropped = dropped.collect::<Result<Vec<_>, _>>()?;
+    check_ids(columns.iter().chain(&dropped), schema.next_column_id)?;
     TableSchema::from_columns(columns, schema.next_column_id)
         .map(|schema| schema.with_dropped(dropped))
         .map_err(|error| Malformed::new(error.to_string()))
+}
+
+/// Whether each column has a number of its own, and the next one will too. Statistics go by these
+/// numbers.
+fn check_ids<'a>(columns: impl Iterator<Item = &'a Column>, next: u32) -> Result<(), Malformed> {
+    let mut seen = BTreeSet::new();
+    for ColumnId(id) in columns.map(|column| column.id) {
+        if id >= next || !seen.insert(id) {
+            return Err(Malformed::new(format!(
+                "a column has id {id}, which is another's"
+            )));
+        }
+    }
+    if next > COLUMN_ID_MAX {
+        return Err(Malformed::new(format!(
+            "the next column would have id {next}"
+        )));
+    }
+    Ok(())
 }
 
 pub(crate) fn column_to_proto(column: &Column) -> proto::Column {

@@ -207,3 +207,26 @@ fn columns_out_of_order_and_ids_of_another_length_are_refused() {
     let error = extent_from_proto(message).expect_err("too short");
     assert_eq!(error.to_string(), "an extent's digest has 31 bytes");
 }
+
+#[test]
+fn numbers_of_columns_are_each_ones_own() {
+    let columns = ["a", "b"].map(|name| Field::new(name, DataType::Utf8, true));
+    let schema = TableSchema::new(&Schema::new(columns.to_vec())).expect("a schema");
+    let message = schema_to_proto(&schema);
+    for (ids, next) in [([1, 1], 3), ([1, 2], 2), ([1, 2], u32::MAX)] {
+        let mut damaged = message.clone();
+        damaged.column_ids = ids.to_vec();
+        damaged.next_column_id = next;
+        assert!(schema_from_proto(Some(damaged)).is_err(), "{ids:?} {next}");
+    }
+    let mut damaged = message.clone();
+    damaged.dropped_columns = vec![column_to_proto(&schema.columns()[0])];
+    assert!(schema_from_proto(Some(damaged)).is_err());
+    assert_eq!(schema_from_proto(Some(message)), Ok(schema));
+}
+
+#[test]
+fn a_version_has_one_after_it() {
+    assert_eq!(counted("the version", 7), Ok(7));
+    assert!(counted("the version", u64::MAX).is_err());
+}

@@ -31,7 +31,21 @@ pub(crate) fn check_extents(
     Ok(())
 }
 
-fn check_shape(extent: &Extent) -> Result<(), String> {
+/// Rows of an extent, and bytes of its file and of its rows, are fewer: no store keeps a file of
+/// that size, and the sums over sixteen million extents fit 64 bits.
+const EXTENT_NUMBER_MAX: u64 = 1 << 40;
+
+/// Checks what can be told from an extent alone.
+///
+/// # Errors
+/// Why it cannot be part of a table.
+pub(crate) fn check_shape(extent: &Extent) -> Result<(), String> {
+    let numbers = [extent.row_count, extent.size_bytes, extent.original_bytes];
+    if let Some(number) = numbers.iter().find(|number| **number > EXTENT_NUMBER_MAX) {
+        return Err(format!(
+            "{number} rows or bytes are more than an extent has"
+        ));
+    }
     if !extent.columns.is_sorted_by(|a, b| a.id < b.id) {
         return Err("its columns are not in order".to_owned());
     }

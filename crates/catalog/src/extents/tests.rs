@@ -18,6 +18,15 @@ fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<ExtentId> {
     numbers.into_iter().map(extent_id).collect()
 }
 
+#[test]
+fn an_extent_of_more_rows_than_can_be_summed_is_refused() {
+    let mut one = extent(1);
+    one.row_count = u64::MAX;
+    let (culprit, reason) = check_extents(&schema(), &[extent(0), one]).expect_err("too many");
+    assert_eq!(culprit, extent_id(1));
+    assert!(reason.contains(&u64::MAX.to_string()), "{reason}");
+}
+
 /// A set holds exactly these extents, whichever way one asks.
 fn assert_holds(set: &ExtentSet, expected: &BTreeMap<ExtentId, Extent>) {
     let listed: BTreeMap<_, _> = set.iter().map(|extent| (extent.id, extent)).collect();

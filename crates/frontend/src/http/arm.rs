@@ -179,8 +179,7 @@ impl Request {
     }
 
     fn read<'a, T: Deserialize<'a>>(&'a self, what: &str) -> Result<T, ServiceError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ServiceError::invalid(format!("the body is no {what}: {error}")))
+        read(&self.body, what)
     }
 
     fn configurations(&self, scope: &Scope) -> Result<Value, ServiceError> {
@@ -342,6 +341,30 @@ impl Request {
         let name = &body.attached_database_configuration_name;
         self.engine.detach_follower(&cluster, name).await?;
         Ok(StatusCode::OK.into_response())
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ServiceError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ServiceError::invalid(format!("the body is no {what}: {error}")))
+}
+
+/// Reads a body as the resource of a path takes it, and does nothing with it.
+pub(super) fn read_body(rest: &str, body: &[u8]) -> Result<(), ServiceError> {
+    match path::parse(rest)?.1 {
+        Resource::Configuration(_) => {
+            let body: PutConfiguration = read(body, "attached database configuration")?;
+            path::cluster_of(&body.properties.cluster_resource_id).map(drop)
+        }
+        Resource::CheckConfigurationName => read::<CheckName>(body, "name to check").map(drop),
+        Resource::Database(_) => databases::read_body(body),
+        Resource::Invite(_) => read::<Invite>(body, "invitation").map(drop),
+        Resource::Assignment(..) => assignments::read_body(body),
+        Resource::DetachFollowers => {
+            let body: DetachFollower = read(body, "follower database")?;
+            path::cluster_of(&body.cluster_resource_id).map(drop)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -136,6 +136,27 @@ async fn start(
 ) -> Result<Started, ServiceError> {
     let began = Instant::now();
     let engine = engine?;
+    let (asked, rows_max) = read(body)?;
+    let request = SqlRequest {
+        client: client_of(headers, peer).to_string(),
+        ..asked
+    };
+    let answer = engine.execute(request).await?;
+    let completion = Completion {
+        began,
+        answered_at: answer.answered_at,
+        query_id: answer.rows.query_id(),
+        request_id: request_id(headers),
+    };
+    Ok(Started {
+        rows: answer.rows,
+        rows_max,
+        completion,
+    })
+}
+
+/// What a body asks for, and how many rows the answer may have.
+pub(super) fn read(body: &[u8]) -> Result<(SqlRequest, Option<u64>), ServiceError> {
     let request: KustoRequest = serde_json::from_slice(body).map_err(|error| {
         ServiceError::invalid(format!(
             "the body is not {{\"db\": ..., \"csl\": ...}}: {error}"
@@ -164,21 +185,9 @@ async fn start(
         },
         timeout: timeout.map(server_timeout).transpose()?,
         scope,
-        client: client_of(headers, peer).to_string(),
         ..SqlRequest::default()
     };
-    let answer = engine.execute(request).await?;
-    let completion = Completion {
-        began,
-        answered_at: answer.answered_at,
-        query_id: answer.rows.query_id(),
-        request_id: request_id(headers),
-    };
-    Ok(Started {
-        rows: answer.rows,
-        rows_max,
-        completion,
-    })
+    Ok((request, rows_max))
 }
 
 /// `truncationmaxrecords`: an answer with more rows fails, rather than being cut in silence

@@ -35,8 +35,8 @@ struct SqlBody {
 }
 
 /// What a client asks for.
-struct Asked {
-    request: SqlRequest,
+pub(super) struct Asked {
+    pub(super) request: SqlRequest,
     statistics: bool,
 }
 
@@ -116,7 +116,7 @@ async fn answer(
     Ok(response)
 }
 
-fn parse(
+pub(super) fn parse(
     headers: &HeaderMap,
     query: &HashMap<String, String>,
     body: &[u8],

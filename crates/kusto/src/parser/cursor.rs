@@ -11,6 +11,9 @@ use crate::{SyntaxError, parse_timespan};
 const LISTED_MAX: usize = 8;
 /// How alike two words are that one may have been meant for the other.
 const ALIKE: f64 = 0.8;
+/// Bytes of a word that may be a misspelt one. Comparing takes time and memory by its length, once
+/// for each word that is expected.
+const MISSPELT_BYTES_MAX: usize = 64;
 
 /// Why reading stopped.
 #[derive(Debug)]
@@ -378,6 +381,9 @@ impl<'a> Cursor<'a> {
 
     /// The expected word that a misspelt one is most like.
     fn meant(&self, found: &str) -> Option<&str> {
+        if found.len() > MISSPELT_BYTES_MAX {
+            return None;
+        }
         let found = found.to_lowercase();
         let likeness = |expected: &&str| {
             let word = expected.trim_matches('\'');

@@ -1149,3 +1149,16 @@ proptest! {
         let _ = parse(&changed).map_err(|error| error.to_string());
     }
 }
+
+#[test]
+fn a_long_word_is_not_compared_with_those_that_are_expected() {
+    let error = parse(&format!(".{}", "show".repeat(200_000))).expect_err("no command");
+    assert!(!error.message.contains("did you mean"), "{}", error.message);
+}
+
+#[test]
+fn an_error_has_three_lines_whatever_it_quotes() {
+    let text = ".alter database d policy caching hot = 'a\\nb'";
+    let error = parse(text).expect_err("no timespan");
+    assert_eq!(error.to_string().lines().count(), 3, "{error}");
+}

@@ -45,7 +45,9 @@ fn a_moment_is_a_date_or_a_date_and_a_time() {
         let found = parse_datetime(text).unwrap_or_else(|| panic!("{text}"));
         assert_eq!(found, expected.parse().expect("RFC 3339"), "{text}");
     }
-    assert_eq!(parse_datetime("tomorrow"), None);
+    for text in ["tomorrow", "9999-12-31T23:59:59-01:00", "0000-12-31"] {
+        assert_eq!(parse_datetime(text), None, "{text}");
+    }
 }
 
 #[test]

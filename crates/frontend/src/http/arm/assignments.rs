@@ -134,6 +134,12 @@ async fn drop_one(
     engine.change_principals(database, change).await
 }
 
+/// Reads a body, and does nothing with it.
+pub(super) fn read_body(body: &[u8]) -> Result<(), ServiceError> {
+    let body: PutAssignment = super::read(body, "principal assignment")?;
+    principal(&body.properties).map(drop)
+}
+
 fn principal(properties: &AssignmentProperties) -> Result<PrincipalName, ServiceError> {
     let kinds = [
         PrincipalKind::User,

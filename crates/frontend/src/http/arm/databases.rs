@@ -211,6 +211,12 @@ impl Request {
     }
 }
 
+/// Reads a body, and does nothing with it.
+pub(super) fn read_body(body: &[u8]) -> Result<(), ServiceError> {
+    let body: PutDatabase = super::read(body, "database")?;
+    policies_of(&body.properties).map(drop)
+}
+
 /// The hot span and the soft-delete period of a body.
 fn policies_of(
     properties: &DatabaseProperties,

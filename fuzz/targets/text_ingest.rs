@@ -1,0 +1,106 @@
+//! CSV and JSON lines, gzipped or not, decoded as an ingest decodes them: into a table that is there,
+//! or one that is made by what is found. The first byte chooses.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use bytes::Bytes;
+use futures::StreamExt;
+use slipstream_frontend::{IngestFormat, IngestSource, TextOptions};
+use slipstream_leader::ingest::{IngestContext, IngestOptions, open_source};
+use slipstream_model::{Clock, DatabaseId, Entropy, ManualClock, TableSchema, Timestamp};
+use slipstream_storage::BucketWriter;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+
+/// Rows that may be left out before an ingest gives up.
+const BAD_ROWS_MAX: u64 = 3;
+/// The pieces in which the bytes come.
+const CHUNK_BYTES: usize = 4_096;
+
+struct World {
+    runtime: Runtime,
+    context: IngestContext,
+    table: TableSchema,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+    let entropy = Entropy::from_seed(1);
+    let bucket = runtime.block_on(BucketWriter::memory(Arc::clone(&clock), entropy.clone()));
+    let context = IngestContext {
+        bucket,
+        clock,
+        entropy,
+        database: DatabaseId::default(),
+        created_on: Timestamp::from_micros(0),
+        tags: BTreeSet::new(),
+        encoding: Arc::new(Semaphore::new(1)),
+        options: IngestOptions::in_directory(std::env::temp_dir()).expect("a folder"),
+    };
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let list = Arc::new(field("item", DataType::Float64));
+    let columns = vec![
+        field("a", DataType::Int64),
+        field("b", DataType::Utf8),
+        field("c", DataType::Timestamp(TimeUnit::Microsecond, None)),
+        field("d", DataType::Decimal128(9, 2)),
+        field("e", DataType::List(list)),
+        Field::new("f", DataType::Boolean, true),
+    ];
+    let table = TableSchema::new(&Schema::new(columns)).expect("a schema");
+    World {
+        runtime,
+        context,
+        table,
+    }
+});
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((choice, file)) = data.split_first() else {
+        return;
+    };
+    let format = if choice & 1 == 0 {
+        IngestFormat::Csv
+    } else {
+        IngestFormat::Jsonl
+    };
+    let text = TextOptions {
+        header: choice & 2 == 0,
+        delimiter: if choice & 4 == 0 { b',' } else { b'|' },
+        ..TextOptions::default()
+    };
+    let table = (choice & 8 == 0).then_some(&WORLD.table);
+    WORLD.runtime.block_on(decode(file, format, &text, table));
+}
+
+async fn decode(
+    file: &[u8],
+    format: IngestFormat,
+    text: &TextOptions,
+    table: Option<&TableSchema>,
+) {
+    let chunks: Vec<_> = file
+        .chunks(CHUNK_BYTES)
+        .map(Bytes::copy_from_slice)
+        .collect();
+    let body = IngestSource::Body(futures::stream::iter(chunks.into_iter().map(Ok)).boxed());
+    let context = &WORLD.context;
+    let open = open_source(
+        context,
+        body,
+        Some(format),
+        "body",
+        text,
+        table,
+        BAD_ROWS_MAX,
+    );
+    let Ok(mut source) = open.await else {
+        return;
+    };
+    while let Some(Ok(batch)) = source.batches.next().await {
+        assert_eq!(batch.schema().fields(), &source.schema.fields);
+    }
+}
