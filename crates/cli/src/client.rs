@@ -148,7 +148,8 @@ impl Client {
         }
     }
 
-    fn explain(&self, error: &reqwest::Error) -> Failure {
+    /// What it means that a request was not answered.
+    pub(crate) fn explain(&self, error: &reqwest::Error) -> Failure {
         if error.is_connect() {
             return Failure::Unreachable(format!(
                 "no node answers at {}: start one with 'slipstream leader' or 'slipstream \

@@ -15,6 +15,7 @@ mod attachment;
 mod client;
 mod demo;
 mod format;
+mod health;
 mod ingest;
 mod invitations;
 mod shell;
@@ -71,6 +72,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Make a follower fetch what is hot of a database, and show how far it is.
     Warm(warm::WarmArgs),
+    /// Ask whether a node is ready, for a health check: the exit status says it.
+    Health(health::HealthArgs),
     /// Make, list and revoke the tokens that let callers into a node.
     Token(token::TokenArgs),
     /// Start a leader and a follower on real data, and show what they do.
@@ -113,6 +116,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Apply(args) => apply::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Warm(args) => warm::run(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args).await,
     }
@@ -167,6 +171,8 @@ mod tests {
             "show follower --output yaml",
             "warm d --table t --follower http://h:1 --no-wait",
             "warm --url http://h:1 d",
+            "health --url https://h:1 --ca f --timeout 2s",
+            "health --live",
             "demo --dir d --keep-running",
         ];
         for line in lines {
