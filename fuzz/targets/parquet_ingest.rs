@@ -8,8 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use futures::StreamExt;
 use slipstream_frontend::{IngestFormat, IngestSource, TextOptions};
-use slipstream_leader::ingest::{IngestContext, IngestOptions, open_source};
-use slipstream_model::{Clock, DatabaseId, Entropy, ManualClock, TableSchema, Timestamp};
+use slipstream_leader::ingest::{ExtentIds, IngestContext, IngestOptions, open_source};
+use slipstream_model::{Clock, DatabaseId, Entropy, Epoch, ManualClock, TableSchema, Timestamp};
 use slipstream_storage::BucketWriter;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
@@ -30,11 +30,13 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
     let entropy = Entropy::from_seed(1);
     let bucket = runtime.block_on(BucketWriter::memory(Arc::clone(&clock), entropy.clone()));
+    let database = DatabaseId::default();
+    let of_ids = (bucket.clone(), Arc::clone(&clock));
     let context = IngestContext {
+        ids: ExtentIds::new(of_ids.0, of_ids.1, entropy, database, Epoch::FIRST),
         bucket,
         clock,
-        entropy,
-        database: DatabaseId::default(),
+        database,
         created_on: Timestamp::from_micros(0),
         tags: BTreeSet::new(),
         encoding: Arc::new(Semaphore::new(1)),

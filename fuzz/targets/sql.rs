@@ -1,7 +1,7 @@
 //! SQL: taken apart into statements, or refused. On a thread with the stack that a node's threads
 //! have.
 
-use slipstream_query::{QuerySession, THREAD_STACK_BYTES, take_data_scope};
+use slipstream_query::{QuerySession, THREAD_STACK_BYTES, take_settings};
 
 pub(crate) fn run(data: &[u8]) {
     let sql = String::from_utf8_lossy(data).into_owned();
@@ -20,7 +20,7 @@ fn take_apart(sql: &str) {
             for statement in &statements {
                 let _ = QuerySession::is_write(statement);
             }
-            let _ = take_data_scope(&mut statements);
+            let _ = take_settings(&mut statements);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

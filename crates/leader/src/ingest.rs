@@ -15,6 +15,7 @@ mod conform;
 mod csv;
 mod ids;
 mod infer;
+mod ipc;
 mod json;
 mod nulls;
 mod records;

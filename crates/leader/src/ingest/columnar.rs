@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::ipc::reader::{FileReader, StreamReader as IpcStreamReader};
+use arrow::ipc::reader::FileReader;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -23,7 +23,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::blocking::{Stop, died, give, produce};
 use super::source::ByteStream;
-use super::{BATCH_ROWS, BatchStream, IngestContext};
+use super::{BATCH_ROWS, BatchStream, IngestContext, ipc};
 
 /// Batches that wait to be encoded.
 const BATCHES_AHEAD: usize = 8;
@@ -76,16 +76,17 @@ pub(super) async fn arrow(
     if head.starts_with(ARROW_FILE_MAGIC) {
         let file = spool(context, bytes).await?;
         return read(source, "Arrow IPC", move || {
+            ipc::check_file(&file)?;
             let reader = FileReader::try_new_buffered(file, None)?;
-            Ok((reader.schema(), reader))
+            Ok((reader.schema(), ipc::in_pieces(reader)))
         })
         .await;
     }
     let reader = StreamReader::new(bytes.map(|chunk| chunk.map_err(std::io::Error::other)));
     let reader = SyncIoBridge::new(reader);
     read(source, "Arrow IPC", move || {
-        let reader = IpcStreamReader::try_new_buffered(reader, None)?;
-        Ok((reader.schema(), reader))
+        let reader = ipc::StreamBatches::open(reader)?;
+        Ok((reader.schema(), ipc::in_pieces(reader)))
     })
     .await
 }

@@ -231,3 +231,35 @@ async fn a_body_that_breaks_off_fails_with_its_own_error() {
         assert_eq!(read.expect_err(name).message(), "the body broke off");
     }
 }
+
+/// The code by which a source is refused; `None` when it is taken.
+async fn refusal(name: &str, bytes: Vec<u8>) -> Option<String> {
+    let world = World::new().await;
+    let read = match world.open(name, vec![bytes], None, 0).await {
+        Ok(source) => source.batches.try_collect::<Vec<_>>().await.map(drop),
+        Err(error) => Err(error),
+    };
+    read.err().map(|error| error.code().to_owned())
+}
+
+#[tokio::test]
+async fn lengths_that_arrow_data_claims_are_not_believed() {
+    let petabyte =
+        include_bytes!("../../../../../fuzz/corpus/parquet_ingest/arrow_body_of_a_petabyte");
+    // What comes before it says to the fuzzer which format it is.
+    let refused = refusal("f.arrow", petabyte[1..].to_vec()).await;
+    assert_eq!(refused.as_deref(), Some("corrupt_source"));
+
+    let file = encoded("f.feather", &many_types());
+    let trailer = file.len() - 10;
+    let length = file[trailer..trailer + 4].try_into().expect("four bytes");
+    let footer_at = trailer - usize::try_from(i32::from_le_bytes(length)).expect("positive");
+    // A block of the footer is an offset and the lengths of its metadata and its body.
+    let mut refused = 0;
+    for at in (footer_at..trailer - 8).step_by(4) {
+        let mut damaged = file.clone();
+        damaged[at..at + 8].copy_from_slice(&(1_i64 << 50).to_le_bytes());
+        refused += usize::from(refusal("f.feather", damaged).await.is_some());
+    }
+    assert!(refused > 0);
+}

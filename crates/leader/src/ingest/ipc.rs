@@ -1,0 +1,167 @@
+//! Arrow IPC from strangers.
+//!
+//! Arrow's readers make room for as many bytes as a message says it has, and a message of some bytes
+//! can say a petabyte, which ends the process. So a stream is decoded from the bytes that have come,
+//! and the blocks of a file are compared with its length before they are read.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::{StreamDecoder, read_footer_length};
+use arrow::ipc::root_as_footer;
+
+use super::BATCH_ROWS;
+
+/// Bytes that are decoded at one time.
+const CHUNK_BYTES: usize = 64 << 10;
+/// The end of a file: the length of the footer, and the magic.
+const TRAILER_BYTES: usize = 10;
+/// Rows of one batch: what Arrow asks writers to keep to. Columns of nulls take no bytes, so that a
+/// batch can say any number.
+const ROWS_MAX: usize = i32::MAX as usize;
+
+/// The batches of a stream.
+pub(super) struct StreamBatches<R> {
+    reader: R,
+    decoder: StreamDecoder,
+    chunk: Buffer,
+    schema: SchemaRef,
+    /// The first batch, when it came with the schema.
+    first: Option<RecordBatch>,
+    has_ended: bool,
+}
+
+impl<R: Read> StreamBatches<R> {
+    /// Reads as far as the schema.
+    pub(super) fn open(mut reader: R) -> Result<Self, ArrowError> {
+        let mut decoder = StreamDecoder::new();
+        loop {
+            let mut chunk = next_chunk(&mut reader)?;
+            if chunk.is_empty() {
+                decoder.finish()?;
+                let message = "it ends before its schema".to_owned();
+                return Err(ArrowError::IpcError(message));
+            }
+            let first = decoder.decode(&mut chunk)?;
+            if let Some(schema) = decoder.schema() {
+                return Ok(Self {
+                    reader,
+                    decoder,
+                    chunk,
+                    schema,
+                    first,
+                    has_ended: false,
+                });
+            }
+        }
+    }
+
+    pub(super) fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn read(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        loop {
+            if self.chunk.is_empty() {
+                self.chunk = next_chunk(&mut self.reader)?;
+                if self.chunk.is_empty() {
+                    self.decoder.finish()?;
+                    return Ok(None);
+                }
+            }
+            if let Some(batch) = self.decoder.decode(&mut self.chunk)? {
+                return Ok(Some(batch));
+            }
+        }
+    }
+}
+
+impl<R: Read> Iterator for StreamBatches<R> {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        let read = self.read().transpose();
+        self.has_ended = !matches!(read, Some(Ok(_)));
+        read
+    }
+}
+
+/// What comes next; empty at the end.
+fn next_chunk(reader: &mut impl Read) -> Result<Buffer, ArrowError> {
+    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+    reader.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(Buffer::from_vec(bytes))
+}
+
+/// Compares what the footer of a file says with the file. Reads from its start afterwards.
+pub(super) fn check_file(mut file: &File) -> Result<(), ArrowError> {
+    let length = file.metadata()?.len();
+    let damaged = |what: &str| ArrowError::IpcError(what.to_owned());
+    let before_trailer = length
+        .checked_sub(TRAILER_BYTES as u64)
+        .ok_or_else(|| damaged("it is too short"))?;
+    let mut trailer = [0; TRAILER_BYTES];
+    file.seek(SeekFrom::Start(before_trailer))?;
+    file.read_exact(&mut trailer)?;
+    let footer_length = read_footer_length(trailer)?;
+    let footer_at = before_trailer
+        .checked_sub(footer_length as u64)
+        .ok_or_else(|| damaged("its footer is longer than the file"))?;
+    let mut footer = vec![0; footer_length];
+    file.seek(SeekFrom::Start(footer_at))?;
+    file.read_exact(&mut footer)?;
+    let footer = root_as_footer(&footer)
+        .map_err(|error| ArrowError::IpcError(format!("its footer is damaged: {error}")))?;
+    let blocks = footer.dictionaries().into_iter().flatten();
+    for block in blocks.chain(footer.recordBatches().into_iter().flatten()) {
+        let parts = [
+            block.offset(),
+            i64::from(block.metaDataLength()),
+            block.bodyLength(),
+        ];
+        let parts = parts.map(|part| u64::try_from(part).ok());
+        let end = parts
+            .into_iter()
+            .try_fold(0_u64, |sum, part| sum.checked_add(part?));
+        if end.is_none_or(|end| end > length) {
+            return Err(damaged("its footer names bytes that it does not have"));
+        }
+    }
+    file.rewind()?;
+    Ok(())
+}
+
+/// Batches of no more rows than others have, however many were put into one.
+pub(super) fn in_pieces(
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> {
+    batches.flat_map(|batch| match batch.and_then(check_rows) {
+        Err(error) => vec![Err(error)],
+        Ok(batch) => {
+            let rows = batch.num_rows();
+            let starts = (0..rows.max(1)).step_by(BATCH_ROWS);
+            starts
+                .map(|start| Ok(batch.slice(start, BATCH_ROWS.min(rows - start))))
+                .collect()
+        }
+    })
+}
+
+fn check_rows(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let rows = batch.num_rows();
+    if rows > ROWS_MAX {
+        let message = format!("a batch has {rows} rows, and {ROWS_MAX} are the most");
+        return Err(ArrowError::IpcError(message));
+    }
+    Ok(batch)
+}
