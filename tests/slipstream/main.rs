@@ -48,6 +48,7 @@ mod removal;
 mod requests;
 mod resources;
 mod sharing;
+mod simulation;
 mod time_travel;
 mod tls;
 mod types;

@@ -11,6 +11,7 @@ mod write;
 
 use bytes::Bytes;
 use slipstream_model::Digest;
+use slipstream_storage::blocking;
 
 use crate::LogDefect;
 pub(crate) use load::{is_lost, load, load_newest};
@@ -29,7 +30,7 @@ pub(crate) fn segments(root: &Bytes) -> Result<Vec<Digest>, LogDefect> {
 
 /// Runs work that takes long on a thread for such work.
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking::off_the_runtime(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

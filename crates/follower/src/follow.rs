@@ -277,6 +277,7 @@ impl Follow {
                 return Ok(());
             }
             tokio::select! {
+                biased;
                 () = clock.sleep(self.jitter(pause).min(left)) => {}
                 () = self.following.look.notified() => {}
             }

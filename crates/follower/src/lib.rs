@@ -30,7 +30,7 @@ mod view;
 pub use attachments::{Attachments, Configuration, FollowedDatabase};
 pub use engine::{FollowerEngine, queries_capacity};
 pub use following::{FollowContext, Following, Served, Source};
-pub use link::{Dialer, LeaderAddress, NodeName};
+pub use link::{Carrier, Dialer, LeaderAddress, NodeName};
 pub use node::{FollowerArgs, run};
 pub use pins::Pin;
 pub use registry::{IsOwned, Registry};

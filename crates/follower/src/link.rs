@@ -6,14 +6,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use slipstream_proto::sync::admin_client::AdminClient;
 use slipstream_proto::sync::metadata_sync_client::MetadataSyncClient;
 use slipstream_proto::sync::{FollowerIdentity, RenewLeaseRequest};
+use tokio::io::DuplexStream;
 use tonic::Status;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
+use tower::service_fn;
 use uuid::Uuid;
 
 /// A leader that does not answer within this is taken for silent.
@@ -74,12 +78,20 @@ impl Interceptor for ShowToken {
     }
 }
 
+/// What carries connections in place of TCP: a simulation's network.
+pub trait Carrier: Send + Sync + 'static {
+    /// Opens a connection to an address.
+    fn open(&self, url: &str) -> BoxFuture<'static, std::io::Result<DuplexStream>>;
+}
+
 /// Opens connections to leaders, as whom and how the node was told.
 #[derive(Clone)]
 pub struct Dialer {
     /// By the leader's name; `None`: for every other one.
     tokens: Arc<BTreeMap<Option<String>, String>>,
     tls: ClientTlsConfig,
+    /// `None`: TCP.
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 impl fmt::Debug for Dialer {
@@ -95,12 +107,21 @@ impl Dialer {
         Self {
             tokens: Arc::new(tokens),
             tls,
+            carrier: None,
+        }
+    }
+
+    /// Without tokens and TLS, over connections that are not TCP's.
+    pub fn over(carrier: Arc<dyn Carrier>) -> Self {
+        Self {
+            carrier: Some(carrier),
+            ..Self::new(BTreeMap::new(), ClientTlsConfig::new())
         }
     }
 
     /// A connection without this node's token, for calls of somebody else's.
     pub(crate) async fn connect(&self, url: &str) -> Result<Channel, Status> {
-        connect(url, &self.tls).await
+        connect(url, &self.tls, self.carrier.as_ref()).await
     }
 
     async fn channel(&self, leader: &str, url: &str) -> Result<LeaderChannel, Status> {
@@ -138,7 +159,11 @@ impl Dialer {
 }
 
 /// Opens a connection to a leader.
-async fn connect(url: &str, tls: &ClientTlsConfig) -> Result<Channel, Status> {
+async fn connect(
+    url: &str,
+    tls: &ClientTlsConfig,
+    carrier: Option<&Arc<dyn Carrier>>,
+) -> Result<Channel, Status> {
     let unreachable = |error: &dyn std::error::Error| {
         let cause = error
             .source()
@@ -152,14 +177,23 @@ async fn connect(url: &str, tls: &ClientTlsConfig) -> Result<Channel, Status> {
         let encrypted = endpoint.tls_config(tls.clone());
         endpoint = encrypted.map_err(|error| unreachable(&error))?;
     }
-    endpoint
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect()
-        .await
-        .map_err(|error| unreachable(&error))
+        .tcp_nodelay(true);
+    let connected = match carrier {
+        None => endpoint.connect().await,
+        Some(carrier) => {
+            let carrier = Arc::clone(carrier);
+            let open = move |uri: Uri| {
+                let opening = carrier.open(&uri.to_string());
+                async move { opening.await.map(TokioIo::new) }
+            };
+            endpoint.connect_with_connector(service_fn(open)).await
+        }
+    };
+    connected.map_err(|error| unreachable(&error))
 }
 
 /// Who this node is to its leaders.

@@ -32,6 +32,12 @@ const CHECKPOINT_EVERY: u64 = 64;
 /// it commits or looks, a stale leader does no harm: it only sends heartbeats of an old version.
 const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a database is opened that the bucket does not give, and the pause after the first time;
+/// each further one doubles it. A bucket that fails for half a minute is not there; one that fails
+/// for a moment must not hold a database until the next start.
+const OPEN_ATTEMPTS_MAX: u32 = 8;
+const OPEN_BACKOFF: Duration = Duration::from_millis(200);
+
 /// A client waits this long for a commit whose outcome the store does not tell. The writer itself
 /// goes on until it knows; nothing else is committed before.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -264,7 +270,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::writer`].
-    pub(crate) fn extent_ids(&self, id: DatabaseId) -> Result<ExtentIds, ServiceError> {
+    pub fn extent_ids(&self, id: DatabaseId) -> Result<ExtentIds, ServiceError> {
         let writer = self.writer(id)?;
         let mut all = self.extent_ids.lock();
         let ids = all.entry(id).or_insert_with(|| {
@@ -536,7 +542,20 @@ fn uploaded(ops: &[DatabaseOp]) -> Vec<RemovedExtent> {
 }
 
 async fn open_database(context: &ClusterContext, id: DatabaseId) -> (DatabaseId, Database) {
-    let opened = DatabaseWriter::open(context.bucket.clone(), id, writer_context(context)).await;
+    let mut pause = OPEN_BACKOFF;
+    let mut attempts_left = OPEN_ATTEMPTS_MAX;
+    let opened = loop {
+        attempts_left -= 1;
+        let open = DatabaseWriter::open(context.bucket.clone(), id, writer_context(context));
+        match open.await {
+            Err(CatalogError::Storage(error)) if error.is_retryable() && attempts_left > 0 => {
+                tracing::warn!(database = %id, %error, "the database is opened again");
+            }
+            opened => break opened,
+        }
+        context.clock.sleep(pause).await;
+        pause *= 2;
+    };
     let database = match opened {
         Ok(writer) => Database::Open(writer),
         Err(error) => {
@@ -568,6 +587,7 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
     let shutdown = cluster.shutdown().clone();
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = cluster.clock().sleep(FENCE_CHECK_INTERVAL) => {}
         }

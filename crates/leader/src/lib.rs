@@ -33,6 +33,6 @@ pub use admin::AdminService;
 pub use cluster::{Cluster, ClusterContext};
 pub use engine::LeaderEngine;
 pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
-pub use lifecycle::{GarbageCollector, LifecycleArgs, LifecycleSettings};
+pub use lifecycle::{GarbageCollector, LifecycleArgs, LifecycleSettings, start as start_lifecycle};
 pub use node::{LeaderArgs, run};
 pub use sync::SyncService;

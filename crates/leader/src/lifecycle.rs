@@ -33,7 +33,7 @@ use merger::Merger;
 pub use settings::{LifecycleArgs, LifecycleSettings};
 
 /// Starts the tasks of a node. They end with it. Gives the one that is also asked.
-pub(crate) fn start(
+pub fn start(
     cluster: &Arc<Cluster>,
     settings: &LifecycleSettings,
     ingest: &IngestOptions,

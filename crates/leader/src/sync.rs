@@ -104,6 +104,12 @@ impl MetadataSync for SyncService {
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         self.cluster.attached(&follower, database, &caller)?;
+        // A lease holds at the leader that deletes: whoever is refused here looks for that one.
+        self.cluster.check_not_fenced().map_err(status)?;
+        let writer = self.cluster.writer(database);
+        if writer.is_ok_and(|writer| writer.is_fenced()) {
+            return Err(fenced(&self.cluster));
+        }
         let node = Uuid::from_slice(&follower.node_id)
             .map_err(|_| Status::invalid_argument("a node id has 16 bytes"))?;
         let lease = Lease {
@@ -151,6 +157,13 @@ pub(crate) fn check_bucket(cluster: &Cluster, bytes: &[u8]) -> Result<(), Status
     );
     let error = ServiceError::new(ErrorKind::Conflict, "bucket_mismatch", message);
     Err(error.into())
+}
+
+fn fenced(cluster: &Cluster) -> Status {
+    Status::failed_precondition(format!(
+        "cluster '{}' was fenced: another leader has opened this database",
+        cluster.name()
+    ))
 }
 
 pub(crate) fn status(error: ServiceError) -> Status {
@@ -202,6 +215,7 @@ impl Stream {
     ) {
         let shutdown = self.cluster.shutdown().clone();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             _ = self.tell(from, state, commits) => {}
         }
@@ -219,7 +233,19 @@ impl Stream {
         let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // The beat first: it is rare, and many commits must not keep it from its turn.
             tokio::select! {
+                biased;
+                _ = heartbeat.tick() => {
+                    self.check_attached().await?;
+                    // A follower that hears of a version without having been sent its commit reads
+                    // it from the bucket, where nothing is left out for it. A commit is as good a
+                    // sign of life.
+                    let state = self.writer.state();
+                    if state.version() == told {
+                        self.beat(&state).await?;
+                    }
+                }
                 commit = commits.recv() => match commit {
                     Ok(commit) if commit.version <= told => {}
                     Ok(commit) => {
@@ -234,16 +260,6 @@ impl Stream {
                         return self.end(self.why_closed()).await;
                     }
                 },
-                _ = heartbeat.tick() => {
-                    self.check_attached().await?;
-                    // A follower that hears of a version without having been sent its commit reads
-                    // it from the bucket, where nothing is left out for it. A commit is as good a
-                    // sign of life.
-                    let state = self.writer.state();
-                    if state.version() == told {
-                        self.beat(&state).await?;
-                    }
-                }
             }
         }
     }
@@ -344,10 +360,7 @@ impl Stream {
 
     fn why_closed(&self) -> Status {
         if self.writer.is_fenced() {
-            Status::failed_precondition(format!(
-                "cluster '{}' was fenced: another leader has opened this database",
-                self.cluster.name()
-            ))
+            fenced(&self.cluster)
         } else {
             Status::unavailable("the leader closes this database")
         }

@@ -30,6 +30,7 @@
 //! # });
 //! ```
 
+pub mod blocking;
 mod bucket;
 mod certify;
 mod connection;

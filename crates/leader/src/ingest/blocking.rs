@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt};
 use slipstream_frontend::ServiceError;
+use slipstream_storage::blocking::{is_in_place, off_the_runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +30,10 @@ impl From<ServiceError> for Stop {
 
 /// Gives an item to whoever reads the stream; waits while it is full.
 pub(crate) fn give<T>(sender: &Sender<T>, item: T) -> Result<(), Stop> {
+    if is_in_place() {
+        // The reader is on this very thread: waiting for it would be for ever.
+        return sender.try_send(Ok(item)).map_err(|_| Stop::Unwanted);
+    }
     sender.blocking_send(Ok(item)).map_err(|_| Stop::Unwanted)
 }
 
@@ -42,10 +47,15 @@ pub(crate) fn produce<T: Send + 'static>(
     on_panic: impl FnOnce(&JoinError) -> ServiceError + Send + 'static,
     work: impl FnOnce(&Sender<T>) -> Result<(), Stop> + Send + 'static,
 ) -> impl Stream<Item = Result<T, ServiceError>> + Send {
+    let ahead = if is_in_place() {
+        Semaphore::MAX_PERMITS
+    } else {
+        ahead
+    };
     let (sender, items) = mpsc::channel(ahead);
-    let worker = tokio::task::spawn_blocking(move || work(&sender));
+    let worker = tokio::spawn(off_the_runtime(move || work(&sender)));
     let outcome = async move {
-        match worker.await {
+        match worker.await.flatten() {
             Ok(Ok(()) | Err(Stop::Unwanted)) => None,
             Ok(Err(Stop::Failed(error))) => Some(Err(error)),
             Err(error) => Some(Err(on_panic(&error))),
@@ -70,7 +80,7 @@ pub(crate) async fn compute<T: Send + 'static>(
             .acquire_owned()
             .await
             .map_err(|_| ServiceError::internal("the node is stopping"))?;
-        let computed = tokio::task::spawn_blocking(move || {
+        let computed = off_the_runtime(move || {
             let computed = work();
             drop(slot);
             computed

@@ -11,7 +11,7 @@ use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Extent, TableSchema};
 use slipstream_storage::{
     EXTENT_BYTES_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler, ExtentLayout,
-    ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes,
+    ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes, blocking::off_the_runtime,
 };
 
 use tokio_util::task::AbortOnDropHandle;
@@ -300,7 +300,7 @@ async fn finish(
     let upload = async move {
         // Hashing a large file takes a while: not on a thread that serves others.
         let finish = move || extent.finish(id, created_on, tags);
-        let finished = tokio::task::spawn_blocking(finish).await;
+        let finished = off_the_runtime(finish).await;
         let finished: EncodedExtent = finished.map_err(|e| died(&e))?.map_err(encoding)?;
         let size_bytes = finished.extent.size_bytes;
         noted.lock().push(RemovedExtent { id, size_bytes });

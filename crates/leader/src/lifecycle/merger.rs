@@ -12,6 +12,7 @@ use slipstream_frontend::ServiceError;
 use slipstream_model::{
     DatabaseId, DatabaseName, Extent, ExtentId, MergePolicy, Timestamp, Version,
 };
+use slipstream_storage::blocking::off_the_runtime;
 use tokio::sync::Semaphore;
 
 use super::failures::Failures;
@@ -69,7 +70,7 @@ impl Merger {
     async fn round(self: &Arc<Self>) -> bool {
         let planner = Arc::clone(self);
         // Looking through many extents takes a while: not on a thread that serves others.
-        let planned = tokio::task::spawn_blocking(move || planner.plan()).await;
+        let planned = off_the_runtime(move || planner.plan()).await;
         let round = match planned {
             Ok(round) => round,
             Err(error) => {
