@@ -252,7 +252,7 @@ fn reads(plan: &LogicalPlan) -> Option<Vec<Read>> {
         if let LogicalPlan::TableScan(scan) = node {
             let provider = source_as_provider(&scan.source)?;
             match provider.downcast_ref::<SnapshotTable>() {
-                Some(table) if table.is_newest_and_whole() => reads.push(Read {
+                Some(table) if table.is_whole() => reads.push(Read {
                     database: table.database_name().to_owned(),
                     table: Arc::clone(table.state()),
                 }),

@@ -125,9 +125,9 @@ impl SnapshotTable {
         &self.database_name
     }
 
-    /// Whether all extents of the newest version are read, in any order.
-    pub(crate) fn is_newest_and_whole(&self) -> bool {
-        self.older.is_none() && !self.in_order && self.scope == DataScope::All
+    /// Whether all extents are read, in any order.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.in_order && self.scope == DataScope::All
     }
 
     /// The extents that may hold rows for all of some conditions over the table's columns, told

@@ -5,7 +5,7 @@ use slipstream_model::{EntityId, FunctionName, RowLevelSecurity, StoredFunction,
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::fixture::{World, flights, lines};
+use super::fixture::{DATABASE, World, flights, lines};
 use super::local::{QUERIES, world};
 use crate::QueryStatistics;
 
@@ -52,6 +52,13 @@ async fn what_is_asked_again_has_the_same_answer_and_cost() {
             QUERIES.len()
         );
     }
+}
+
+#[tokio::test]
+async fn a_followers_plans_are_remembered_too() {
+    let mut world = world().await.near(1).await;
+    world.followed.insert(DATABASE.to_owned());
+    assert!(is_known(&world, COUNTS).await);
 }
 
 #[tokio::test]
