@@ -57,7 +57,7 @@ impl Site {
         Self::run_on(store, &Host::here(), test).await
     }
 
-    /// The same, with the S3 server (moto only) on a host of its own.
+    /// The same, with the S3 server on a host of its own.
     pub(crate) async fn run_on(
         store: Store,
         host: &Host,

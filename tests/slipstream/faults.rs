@@ -40,7 +40,7 @@ async fn whatever_fails_nothing_acknowledged_is_lost_and_nobody_sees_half_of_it(
     };
     eprintln!("faults for {duration:?}, drawn by SLIPSTREAM_FAULT_SEED={seed}");
     let network = Network::new(&world::PLACES)?;
-    Site::run_on(Store::Moto, &network.bucket(), async |site| {
+    Site::run_on(Store::SeaweedFs, &network.bucket(), async |site| {
         world::run(site, &network, seed, duration).await
     })
     .await
@@ -144,7 +144,7 @@ fn assert_clear(refused: &ApiError, lost: u64) {
 async fn a_follower_cut_off_past_its_lease_answers_or_names_the_lost_version_and_heals()
 -> Result<()> {
     let network = Network::new(&["leader", "follower"])?;
-    Site::run_on(Store::Moto, &network.bucket(), async |site| {
+    Site::run_on(Store::SeaweedFs, &network.bucket(), async |site| {
         let (leader, follower) = leader_and_follower(site, &network).await?;
         let before = leader.sql("d", SUM).await?.version()?;
         follower.wait_for_version("d", before).await?;
@@ -189,7 +189,7 @@ async fn a_follower_cut_off_past_its_lease_answers_or_names_the_lost_version_and
 async fn a_follower_that_stood_still_past_its_lease_answers_or_names_the_lost_version_and_heals()
 -> Result<()> {
     let network = Network::new(&["leader", "follower"])?;
-    Site::run_on(Store::Moto, &network.bucket(), async |site| {
+    Site::run_on(Store::SeaweedFs, &network.bucket(), async |site| {
         let (leader, follower) = leader_and_follower(site, &network).await?;
         let before = leader.sql("d", SUM).await?.version()?;
         follower.wait_for_version("d", before).await?;

@@ -38,7 +38,7 @@ impl Server {
         let server = match store {
             Store::Directory => return Ok(Some(None)),
             Store::Moto => Self::start_moto(directory, host).await,
-            Store::SeaweedFs => Self::start_weed(directory).await,
+            Store::SeaweedFs => Self::start_weed(directory, host).await,
         };
         match server {
             Ok(server) => Ok(Some(Some(server))),
@@ -77,7 +77,7 @@ impl Server {
         Self::launch(host.place(command), address, &directory.join("moto.log")).await
     }
 
-    async fn start_weed(directory: &Path) -> Result<Self> {
+    async fn start_weed(directory: &Path, host: &Host) -> Result<Self> {
         let weed = program("SLIPSTREAM_TEST_WEED", "weed");
         let probe = Command::new(&weed).arg("version").output();
         let found = probe
@@ -91,11 +91,10 @@ impl Server {
         command
             .arg("server")
             .arg(format!("-dir={}", data.display()));
-        command.args([
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            "-master.telemetry=false",
-        ]);
+        command
+            .arg(format!("-ip={}", host.address()))
+            .arg(format!("-ip.bind={}", host.address()))
+            .arg("-master.telemetry=false");
         command.args([
             "-s3",
             "-s3.iam=false",
@@ -115,8 +114,8 @@ impl Server {
         let port = free_port()?;
         command.arg(format!("-s3.port={port}"));
         command.arg(format!("-s3.port.grpc={}", free_port()?));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Self::launch(command, address, &directory.join("weed.log")).await
+        let address = SocketAddr::new(host.address(), port);
+        Self::launch(host.place(command), address, &directory.join("weed.log")).await
     }
 
     async fn launch(mut command: Command, address: SocketAddr, log: &Path) -> Result<Self> {

@@ -33,8 +33,8 @@ const EAGER: [&str; 8] = [
 ];
 /// How long a fault lasts: some outlast lease and grace together.
 const FAULT: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
-/// How long all is well between two faults of one node.
-const CALM: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
+/// How long all is well between two faults of one node: long enough for clients to get somewhere.
+const CALM: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(6));
 /// The disk of the follower whose disk is filled, and its cache on it.
 const DISK_MEBIBYTES: usize = 16;
 const CACHE: [&str; 2] = ["--cache-disk-bytes", "8MB"];
@@ -93,6 +93,12 @@ impl Deck {
 
     fn time(&mut self, (least, most): (Duration, Duration)) -> Duration {
         least + (most - least).mul_f64(self.random.random::<f64>())
+    }
+
+    /// How long a fault lasts: mostly not long, and now and then for as long as any.
+    fn fault_time(&mut self) -> Duration {
+        let (least, most) = FAULT;
+        least + (most - least).mul_f64(self.random.random::<f64>().powi(3))
     }
 }
 
@@ -211,7 +217,7 @@ async fn trouble_leader(
     let mut deck = Deck::new(all, stage.random(100));
     while !stage.history.is_done() {
         tokio::time::sleep(deck.time(CALM)).await;
-        let (fault, time) = (deck.draw(), deck.time(FAULT));
+        let (fault, time) = (deck.draw(), deck.fault_time());
         stage.history.count(format!("FAULT leader: {fault:?}"));
         match fault {
             Fault::TakeOver => take_over(site, network, stage, leader, time).await,
@@ -254,7 +260,7 @@ async fn trouble_follower(
     let mut deck = Deck::new(all, stage.random(actor));
     while !stage.history.is_done() {
         tokio::time::sleep(deck.time(CALM)).await;
-        let (fault, time) = (deck.draw(), deck.time(FAULT));
+        let (fault, time) = (deck.draw(), deck.fault_time());
         stage.history.count(format!("FAULT {place}: {fault:?}"));
         let happened = trouble(network, follower, place, disk, fault, time).await;
         happened.with_context(|| format!("{place}: {fault:?} for {time:?}"))?;
