@@ -37,8 +37,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "model", "proto", "kusto", "storage", "catalog", "query", "frontend", "leader",
-            "follower",
+            "model", "proto", "kusto", "storage", "catalog", "cache", "query", "frontend",
+            "leader", "follower",
         ],
     ),
     (

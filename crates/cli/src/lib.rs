@@ -20,6 +20,7 @@ mod ingest;
 mod invitations;
 mod shell;
 mod show;
+mod simulate;
 mod sql;
 mod token;
 mod warm;
@@ -76,6 +77,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Make, list and revoke the tokens that let callers into a node.
     Token(token::TokenArgs),
+    /// Estimate lag, cache hits, requests and cost of a cluster, from one seed.
+    Simulate(simulate::SimulateArgs),
     /// Start a leader and a follower on real data, and show what they do.
     Demo(demo::DemoArgs),
 }
@@ -118,6 +121,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Warm(args) => warm::run(args).await,
         Command::Health(args) => health::run(args).await,
         Command::Token(args) => token::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => demo::run(args).await,
     }
 }

@@ -27,7 +27,7 @@ use crate::readers::Readers;
 
 /// How many commits lie between two checkpoints: a reader that starts has at most this many
 /// small objects to read after the checkpoint.
-const CHECKPOINT_EVERY: u64 = 64;
+pub const CHECKPOINT_EVERY: u64 = 64;
 /// How often a leader that has nothing to commit looks whether another one has taken over. Until
 /// it commits or looks, a stale leader does no harm: it only sends heartbeats of an old version.
 const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);

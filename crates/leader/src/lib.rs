@@ -30,9 +30,12 @@ mod undo;
 mod view;
 
 pub use admin::AdminService;
-pub use cluster::{Cluster, ClusterContext};
+pub use cluster::{CHECKPOINT_EVERY, Cluster, ClusterContext};
 pub use engine::LeaderEngine;
 pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
-pub use lifecycle::{GarbageCollector, LifecycleArgs, LifecycleSettings, start as start_lifecycle};
+pub use lifecycle::{
+    GC_GRACE, GarbageCollector, LifecycleArgs, LifecycleSettings, MERGE_INTERVAL, MergeBounds,
+    MergeCandidate, plan_merges, start as start_lifecycle,
+};
 pub use node::{LeaderArgs, run};
 pub use sync::SyncService;

@@ -30,7 +30,8 @@ use crate::ingest::IngestOptions;
 pub use collector::GarbageCollector;
 pub(crate) use collector::{Kept, catalog_error};
 use merger::Merger;
-pub use settings::{LifecycleArgs, LifecycleSettings};
+pub use plan::{Bounds as MergeBounds, Candidate as MergeCandidate, plan as plan_merges};
+pub use settings::{GC_GRACE, LifecycleArgs, LifecycleSettings, MERGE_INTERVAL};
 
 /// Starts the tasks of a node. They end with it. Gives the one that is also asked.
 pub fn start(

@@ -31,14 +31,21 @@ const CANDIDATES_MAX: usize = 131_072;
 
 /// What a plan knows of an extent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) id: ExtentId,
-    pub(super) row_count: u64,
-    pub(super) original_bytes: u64,
-    pub(super) size_bytes: u64,
-    pub(super) min_created_on: Timestamp,
-    pub(super) max_created_on: Timestamp,
-    pub(super) tags: BTreeSet<String>,
+pub struct Candidate {
+    /// Which one.
+    pub id: ExtentId,
+    /// Its rows.
+    pub row_count: u64,
+    /// Bytes of its rows in memory.
+    pub original_bytes: u64,
+    /// Bytes of its file.
+    pub size_bytes: u64,
+    /// When its oldest rows were taken in.
+    pub min_created_on: Timestamp,
+    /// When its newest rows were.
+    pub max_created_on: Timestamp,
+    /// Its tags.
+    pub tags: BTreeSet<String>,
 }
 
 impl Candidate {
@@ -63,7 +70,7 @@ impl Candidate {
 
 /// How large a result may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Sources.
     extents: usize,
     row_count: u64,
@@ -76,7 +83,7 @@ pub(super) struct Bounds {
 
 impl Bounds {
     /// What a policy and the size of an extent allow together.
-    pub(super) fn of(policy: &MergePolicy, extent_rows_max: u64) -> Self {
+    pub fn of(policy: &MergePolicy, extent_rows_max: u64) -> Self {
         let megabytes = policy.original_size_mb_upper_bound_for_merge;
         Self {
             extents: policy.max_extents_to_merge as usize,
@@ -131,7 +138,7 @@ pub(super) fn candidates(
 }
 
 /// Groups of extents that become one each: at least two in a group, and none in two groups.
-pub(super) fn plan(candidates: Vec<Candidate>, bounds: &Bounds) -> Vec<Vec<ExtentId>> {
+pub fn plan(candidates: Vec<Candidate>, bounds: &Bounds) -> Vec<Vec<ExtentId>> {
     let mut fenced: BTreeMap<BTreeSet<String>, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
         let within = fenced.entry(candidate.fences()).or_default();

@@ -9,7 +9,7 @@ use crate::leases::LEASE_TTL;
 
 /// How often small extents are looked for when nothing is said: rows that come in every second then
 /// stand in sixty extents before they stand in one, which no query notices.
-const MERGE_INTERVAL: Duration = Duration::from_secs(60);
+pub const MERGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Merges at one time when nothing is said: the other cores are for ingests and queries.
 const MERGES: usize = 1;
 /// How often extents are looked for whose time is over when nothing is said. The policy promises no
@@ -19,7 +19,7 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const GC_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How long the file of an extent that left its table is kept when nothing is said: as long as
 /// Kusto's soft-deleted extents can be brought back (*Retention policy*, Kusto documentation).
-const GC_GRACE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub const GC_GRACE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The shortest lease. A follower that lost its leader asks again every two seconds: after a leader
 /// began it has spoken twice by then.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(5);
