@@ -49,6 +49,7 @@ mod requests;
 mod resources;
 mod sharing;
 mod simulation;
+mod streaming;
 mod time_travel;
 mod tls;
 mod types;

@@ -70,6 +70,7 @@ fn extent(number: u64) -> Extent {
         min_created_on: Timestamp::from_micros(at),
         max_created_on: Timestamp::from_micros(at),
         tags: BTreeSet::new(),
+        inline: None,
         columns: [
             column(1, 0, V::Int(at), V::Int(at + 999_999), SortOrder::Ascending),
             column(

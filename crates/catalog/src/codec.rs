@@ -18,7 +18,7 @@ pub(crate) use policy::{
     external_from_proto, external_to_proto, function_from_proto, function_to_proto,
     merge_from_proto, merge_to_proto, pin_from_proto, pin_to_proto, principal_from_proto,
     principal_to_proto, retention_from_proto, retention_to_proto, security_from_proto,
-    security_to_proto,
+    security_to_proto, streaming_from_proto, streaming_to_proto,
 };
 pub(crate) use schema::{column_from_proto, column_to_proto, schema_from_proto, schema_to_proto};
 

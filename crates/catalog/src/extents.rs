@@ -11,6 +11,7 @@ use imbl::Vector;
 use slipstream_model::{Extent, ExtentId, TableSchema};
 
 pub use block::{ColumnSummary, ExtentBlock};
+pub use check::INLINE_EXTENT_BYTES_MAX;
 pub(crate) use check::{check_extents, check_shape};
 pub(crate) use removed::Removed;
 pub use segment::BlockColumn;
@@ -21,6 +22,14 @@ pub(crate) use segment::Segment;
 /// commit noticeably.
 pub const SEGMENT_EXTENTS: usize = 1024;
 
+/// Extents of a table that stand in the log at one time. They are moved within seconds; more of them
+/// would make every scan open too many small files.
+pub const INLINE_EXTENTS_MAX: u64 = 1024;
+
+/// Their bytes: every node that has the state has them in memory, and a checkpoint writes them again.
+/// Few enough that the undo of a table's drop is still one transaction.
+pub const INLINE_BYTES_MAX: u64 = 32 << 20;
+
 /// A sealed segment with fewer live extents than its length divided by this is dissolved: they
 /// move to the tail, so that removals do not leave segments of holes behind.
 const DISSOLVE_BELOW_FRACTION: usize = 4;
@@ -28,7 +37,8 @@ const DISSOLVE_BELOW_FRACTION: usize = 4;
 /// The extents of a table. Immutable, clones in O(1).
 ///
 /// Most stand in sealed segments that versions share; the newest, fewer than
-/// [`SEGMENT_EXTENTS`], in a tail. Adding costs the same however many there are; removing marks
+/// [`SEGMENT_EXTENTS`], in a tail, and so do those that are inline, until they are moved: a segment
+/// would keep their bytes when they are gone. Adding costs the same however many there are; removing marks
 /// bits in the segments concerned.
 #[derive(Debug, Clone)]
 pub struct ExtentSet {
@@ -38,6 +48,7 @@ pub struct ExtentSet {
     /// The tail column by column, made when somebody asks.
     tail_block: Arc<OnceLock<ExtentBlock>>,
     totals: Totals,
+    inline: InlineTotals,
     /// The largest id that was ever added: ids are ordered by time, so a new one is mostly larger
     /// and needs no search to be known as new.
     largest_id: Option<ExtentId>,
@@ -68,6 +79,40 @@ impl Totals {
     }
 }
 
+/// Exact sums over the extents that are inline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InlineTotals {
+    /// How many there are.
+    pub extents: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Their bytes, as files and as they are.
+    pub size_bytes: u64,
+}
+
+impl InlineTotals {
+    fn add(&mut self, extent: &Extent) {
+        if extent.inline.is_some() {
+            self.extents += 1;
+            self.rows += extent.row_count;
+            self.size_bytes += extent.size_bytes;
+        }
+    }
+
+    fn subtract(&mut self, extent: &Extent) {
+        if extent.inline.is_some() {
+            self.extents -= 1;
+            self.rows -= extent.row_count;
+            self.size_bytes -= extent.size_bytes;
+        }
+    }
+
+    /// Whether these are more than a table may have.
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.extents > INLINE_EXTENTS_MAX || self.size_bytes > INLINE_BYTES_MAX
+    }
+}
+
 impl ExtentSet {
     pub(crate) fn empty(schema: TableSchema) -> Self {
         Self {
@@ -76,6 +121,7 @@ impl ExtentSet {
             tail: Vector::new(),
             tail_block: Arc::default(),
             totals: Totals::default(),
+            inline: InlineTotals::default(),
             largest_id: None,
         }
     }
@@ -138,6 +184,11 @@ impl ExtentSet {
     /// Bytes of their rows before encoding.
     pub fn original_bytes(&self) -> u64 {
         self.totals.original_bytes
+    }
+
+    /// What of all this stands in the log rather than in files.
+    pub fn inline(&self) -> InlineTotals {
+        self.inline
     }
 
     /// Every sealed segment, then the tail as one more block.
@@ -274,15 +325,36 @@ impl ExtentSet {
         for extent in extents {
             self.totals
                 .add(extent.row_count, extent.size_bytes, extent.original_bytes);
+            self.inline.add(&extent);
             self.largest_id = self.largest_id.max(Some(extent.id));
             self.tail.push_back(Arc::new(extent));
         }
-        while self.tail.len() >= SEGMENT_EXTENTS {
-            let rest = self.tail.split_off(SEGMENT_EXTENTS);
+        let inline = usize::try_from(self.inline.extents).unwrap_or(usize::MAX);
+        while self.tail.len().saturating_sub(inline) >= SEGMENT_EXTENTS {
+            let rest = if inline == 0 {
+                self.tail.split_off(SEGMENT_EXTENTS)
+            } else {
+                self.split_off_full()
+            };
             self.sealed.push_back(self.lay_out(self.tail.iter()));
             self.tail = rest;
         }
         self.tail_block = Arc::default();
+    }
+
+    /// Leaves in the tail the first extents that fill a segment, and gives the others, with all that
+    /// are inline.
+    fn split_off_full(&mut self) -> Vector<Arc<Extent>> {
+        let (mut full, mut rest) = (Vector::new(), Vector::new());
+        for extent in std::mem::take(&mut self.tail) {
+            if extent.inline.is_none() && full.len() < SEGMENT_EXTENTS {
+                full.push_back(extent);
+            } else {
+                rest.push_back(extent);
+            }
+        }
+        self.tail = full;
+        rest
     }
 
     /// Where the extents of some sorted ids are; those that are nowhere are left out.
@@ -334,11 +406,12 @@ impl ExtentSet {
     }
 
     fn remove_from_tail(&mut self, ids: &[ExtentId]) {
-        let totals = &mut self.totals;
+        let (totals, inline) = (&mut self.totals, &mut self.inline);
         self.tail.retain(|extent| {
             let stays = ids.binary_search(&extent.id).is_err();
             if !stays {
                 totals.subtract(extent.row_count, extent.size_bytes, extent.original_bytes);
+                inline.subtract(extent);
             }
             stays
         });

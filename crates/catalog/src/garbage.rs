@@ -15,7 +15,7 @@
 //! will have it again but by a drop that is undone, which nobody deletes beside; and once it leaves
 //! the last one there is a removal that says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -393,6 +393,8 @@ impl Commit {
                 match record {
                     DatabaseRecord::CreateTable { name, .. } => changed.name = name.to_string(),
                     DatabaseRecord::AddExtents(extents) => {
+                        let inline = extents.iter().filter(|extent| extent.inline.is_some());
+                        changed.inline.extend(inline.map(|extent| extent.id));
                         let added = extents.iter().map(|extent| (extent.id, extent.size_bytes));
                         changed.added.extend(added);
                     }
@@ -401,14 +403,18 @@ impl Commit {
                         // Of an extent whose size is not known the id counts all the same.
                         changed.removed.extend(own.iter().map(|id| (*id, 0)));
                         let known = table.and_then(|table| table.extents.get_all(&own).ok());
-                        let known = known.unwrap_or_default().into_iter();
+                        let known = known.unwrap_or_default();
+                        let inline = known.iter().filter(|extent| extent.inline.is_some());
+                        changed.inline.extend(inline.map(|extent| extent.id));
+                        let known = known.into_iter();
                         let known = known.map(|extent| (extent.id, extent.size_bytes));
                         changed.removed.extend(known);
                     }
                     DatabaseRecord::DropTable => {
                         let blocks = table.map(|table| table.extents.blocks());
                         for block in blocks.iter().flatten() {
-                            let extents = block.live_slots();
+                            let of_files = |slot: &usize| block.inline(*slot).is_none();
+                            let extents = block.live_slots().filter(of_files);
                             let extents =
                                 extents.map(|slot| (block.id(slot), block.size_bytes(slot)));
                             changed.removed.extend(extents);
@@ -422,6 +428,7 @@ impl Commit {
         }
         let changed = tables
             .into_iter()
+            .map(|(subject, changed)| (subject, changed.without_inline()))
             .filter(|(_, changed)| !changed.removed.is_empty());
         let removals = changed.map(|(subject, changed)| {
             let table = before.table_by_id(TableId::new(subject));
@@ -446,9 +453,18 @@ struct Changed {
     name: String,
     added: BTreeMap<ExtentId, u64>,
     removed: BTreeMap<ExtentId, u64>,
+    /// Those of them that stand in the log: there is no file to be deleted.
+    inline: BTreeSet<ExtentId>,
 }
 
 impl Changed {
+    /// The same but for what no file is of.
+    fn without_inline(mut self) -> Self {
+        let inline = &self.inline;
+        self.removed.retain(|id, _| !inline.contains(id));
+        self
+    }
+
     /// Removes those of some extents that the commit itself put into the table; gives the others.
     fn remove_added(&mut self, ids: Vec<ExtentId>) -> Vec<ExtentId> {
         let mut others = Vec::new();

@@ -12,9 +12,10 @@ use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseName, DatabasePrincipal, DatabaseRole, Digest, EntityId,
-    Epoch, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
+    Epoch, Extent, ExternalFormat, ExternalTable, FunctionName, FunctionParameter, HotWindow,
     IngestionBatchingPolicy, MergeLookback, MergePolicy, PinName, RetentionPolicy,
-    RowLevelSecurity, StoredFunction, TableLevelSharing, Timestamp, Version,
+    RowLevelSecurity, StoredFunction, StreamingIngestionPolicy, TableLevelSharing, Timestamp,
+    Version,
 };
 use uuid::Uuid;
 
@@ -539,6 +540,64 @@ fn golden_checkpoint_of_ingestion() {
         assert!(read.ingests.iter().eq(table.ingests.iter()));
     }
     assert_eq!(root.tables[0].ingests.iter().count(), 2);
+}
+
+/// The policy, and an extent that stands in the log.
+fn streaming() -> Vec<(&'static str, Vec<DatabaseOp>)> {
+    let set = |table: Option<&str>, is_enabled| DatabaseOp::SetStreamingIngestionPolicy {
+        table: table.map(table_name),
+        policy: Some(StreamingIngestionPolicy { is_enabled }),
+    };
+    let inline = Extent {
+        size_bytes: 8,
+        inline: Some(Bytes::from_static(b"PAR1PAR1")),
+        ..extent(1)
+    };
+    vec![
+        ("streaming_tables", vec![create_table(1, "flights")]),
+        (
+            "set_streaming_ingestion_policies",
+            vec![set(None, true), set(Some("flights"), false)],
+        ),
+        (
+            "add_inline_extent",
+            vec![DatabaseOp::AddExtents {
+                table: table_id(1),
+                schema: schema(),
+                extents: vec![inline, extent(2)],
+            }],
+        ),
+    ]
+}
+
+#[test]
+fn golden_commits_of_streaming() {
+    let mut ops = vec![("streaming_open", vec![])];
+    ops.extend(streaming());
+    let delete = DatabaseOp::SetStreamingIngestionPolicy {
+        table: None,
+        policy: None,
+    };
+    ops.push(("delete_streaming_ingestion_policy", vec![delete]));
+    assert_golden_log(DatabaseState::empty(BUCKET, DATABASE), &context(18), ops);
+}
+
+#[test]
+fn golden_checkpoint_of_streaming() {
+    let ops: Vec<_> = streaming().into_iter().flat_map(|(_, ops)| ops).collect();
+    let state = DatabaseState::empty(BUCKET, DATABASE)
+        .preview(&ops)
+        .expect("allowed");
+    let bytes = checkpoint::encode_root(&state);
+    assert_golden("streaming.root", &bytes);
+    let root = checkpoint::decode_root(&bytes).expect("whole");
+    assert_eq!(root.streaming_ingestion, state.streaming_ingestion_policy());
+    assert!(root.streaming_ingestion.is_some());
+    for (read, table) in root.tables.iter().zip(state.tables()) {
+        assert_eq!(read.policies, *table.policies);
+        assert!(read.tail.iter().cloned().eq(table.extents.iter()));
+        assert_eq!(table.extents.inline().size_bytes, 8);
+    }
 }
 
 #[test]

@@ -92,7 +92,10 @@ pub use commit::{COMMIT_BYTES_MAX, Commit, Redactor};
 pub use database::{DatabaseState, Stored, StoredEntity, TableState};
 pub use dropped::DroppedDatabase;
 pub use error::{CatalogError, CommitError, CorruptLog, LogDefect};
-pub use extents::{BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, SEGMENT_EXTENTS};
+pub use extents::{
+    BlockColumn, ColumnSummary, ExtentBlock, ExtentSet, INLINE_BYTES_MAX, INLINE_EXTENT_BYTES_MAX,
+    INLINE_EXTENTS_MAX, InlineTotals, SEGMENT_EXTENTS,
+};
 pub use garbage::{GarbageLedger, OpenedEpoch, Removal, RemovedExtent};
 pub use history::{DroppedTable, History, HistoryError, VersionSummary};
 pub use ingests::{NotedIngest, RecentIngests};

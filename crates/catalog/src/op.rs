@@ -8,8 +8,8 @@ use slipstream_model::{
     CachingPolicy, ClusterName, DatabaseId, DatabaseName, DatabasePrincipal, DatabaseRole,
     EntityId, EntityKind, Extent, ExtentId, ExternalTable, FunctionName, IngestId,
     IngestionBatchingPolicy, InvalidExternalTable, InvalidFunction, InvalidSchema, MergePolicy,
-    PinName, PrincipalName, RetentionPolicy, RowLevelSecurity, StoredFunction, TableId, TableName,
-    TableSchema, Version,
+    PinName, PrincipalName, RetentionPolicy, RowLevelSecurity, StoredFunction,
+    StreamingIngestionPolicy, TableId, TableName, TableSchema, Version,
 };
 
 use crate::NotedIngest;
@@ -150,6 +150,13 @@ pub enum DatabaseOp {
         table: Option<TableName>,
         /// The policy; `None`: there is none from now on.
         policy: Option<IngestionBatchingPolicy>,
+    },
+    /// Says whether rows may be streamed in.
+    SetStreamingIngestionPolicy {
+        /// The table; `None`: the database.
+        table: Option<TableName>,
+        /// The policy; `None`: there is none from now on.
+        policy: Option<StreamingIngestionPolicy>,
     },
     /// Refuses the transaction when a table has what it would bring. Changes nothing by itself.
     IngestOnce {

@@ -87,6 +87,7 @@ pub(crate) fn extent(number: u64) -> Extent {
         } else {
             ["drop-by:x".to_owned()].into()
         },
+        inline: None,
         columns: [
             column(
                 1,

@@ -76,6 +76,10 @@ pub(crate) struct IngestArgs {
     /// .show table T policy ingestionbatching).
     #[arg(long)]
     queued: bool,
+    /// Put the rows of a small file into the commit itself, which takes milliseconds, and have them
+    /// moved into an extent later. Needs the policy (see .show table T policy streamingingestion).
+    #[arg(long, conflicts_with = "queued")]
+    streaming: bool,
     /// CSV: a text that means null, besides the empty one; may be given several times [default:
     /// NA, NULL, null].
     #[arg(long = "null", value_name = "TEXT")]
@@ -193,6 +197,7 @@ async fn ingest(
         .iter()
         .for_each(|value| add("ingest_if_not_exists", Some(value.clone())));
     add("ingest_id", Some(id.to_owned()));
+    add("streaming", args.streaming.then(|| "true".to_owned()));
     add("queued", args.queued.then(|| "true".to_owned()));
     args.nulls
         .iter()

@@ -425,6 +425,10 @@ pub(crate) fn hot_extents(
     let mut hot = Vec::new();
     for block in table.extents.blocks() {
         for slot in block.live_slots() {
+            // It is in memory as it is.
+            if block.inline(slot).is_some() {
+                continue;
+            }
             let extent = block.extent(slot);
             if caching.is_hot(extent.max_created_on, now) {
                 hot.push(HotExtent {

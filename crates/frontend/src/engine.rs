@@ -705,10 +705,24 @@ pub struct IngestRequest {
     pub ingest_id: Option<IngestId>,
     /// Whether it waits for others, to become one extent and one commit with them.
     pub queued: bool,
+    /// Whether its rows may go into the commit itself.
+    pub streaming: Streaming,
     /// CSV and JSON lines: how to read them.
     pub text: TextOptions,
     /// Rows that may be left out because they do not fit; `0`: the first one fails the ingest.
     pub bad_rows_max: u64,
+}
+
+/// Whether an ingest's rows may go into the commit itself, to be moved into an extent later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Streaming {
+    /// They are written as an extent at once.
+    #[default]
+    No,
+    /// They may where the table's policy allows it.
+    IfEnabled,
+    /// They are to; where the policy does not allow it, nothing is ingested.
+    Asked,
 }
 
 impl IngestRequest {
@@ -731,6 +745,7 @@ impl IngestRequest {
             ingest_if_not_exists: BTreeSet::new(),
             ingest_id: None,
             queued: false,
+            streaming: Streaming::No,
             text: TextOptions::default(),
             bad_rows_max: 0,
         }

@@ -33,8 +33,8 @@ pub use engine::{
     Answer, CacheDescription, CachingPreview, Capacity, CollectedExtent, CollectedReason,
     DatabaseChange, DatabaseReadiness, Description, Engine, GarbageBlocker, GarbageReason, HotSet,
     IngestFormat, IngestReceipt, IngestRequest, IngestSource, NodeIdentity, NodeRole, PinChange,
-    PinnedVersion, Readiness, RecoveredExtent, Reject, Skipped, SqlRequest, TableMode, TextOptions,
-    UndoDropTable, freshness_at,
+    PinnedVersion, Readiness, RecoveredExtent, Reject, Skipped, SqlRequest, Streaming, TableMode,
+    TextOptions, UndoDropTable, freshness_at,
 };
 pub use error::{ErrorKind, ServiceError};
 pub use gate::{AuthorizedEngine, Gate, caller_of};

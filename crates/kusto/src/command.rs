@@ -234,6 +234,20 @@ pub enum Command {
         /// Whose.
         entity: PolicyEntity,
     },
+    /// `.alter ... policy streamingingestion enable|disable`, or with JSON; `.alter-merge ...`
+    SetStreamingIngestionPolicy {
+        /// Whose.
+        entity: PolicyEntity,
+        /// The policy as JSON. It is read where it is known what it changes.
+        policy: String,
+        /// `.alter-merge`: what the policy does not say stays as it is.
+        is_merge: bool,
+    },
+    /// `.delete ... policy streamingingestion`
+    DeleteStreamingIngestionPolicy {
+        /// Whose.
+        entity: PolicyEntity,
+    },
     /// `.alter table T policy row_level_security enable|disable "query"`
     SetRowLevelSecurity {
         /// The table.

@@ -170,6 +170,8 @@ pub enum PolicyKind {
     Merge,
     /// `ingestionbatching`
     IngestionBatching,
+    /// `streamingingestion`
+    StreamingIngestion,
     /// `row_level_security`, of tables only.
     RowLevelSecurity,
 }

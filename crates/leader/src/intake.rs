@@ -2,6 +2,7 @@
 
 mod once;
 mod queue;
+mod streamed;
 
 use futures::{StreamExt, stream};
 use slipstream_catalog::{DatabaseOp, NotedIngest};
@@ -37,6 +38,7 @@ impl LeaderEngine {
             return Ok(found.receipt(self.cluster(), &state, receipt).await);
         }
         let target = self.target(&request, &state)?;
+        let streams = self.streams(&request, &state, target.clone())?;
         let context = self.ingest_context(database, request.creation_time, request.tags.clone())?;
         let mut open = open_source(
             &context,
@@ -51,6 +53,36 @@ impl LeaderEngine {
 
         // What the table may not have is decided for each ingest alone, and a table is made by one.
         let mut collected = None;
+        if let Some((table, schema)) = streams {
+            let queue = self.queue();
+            match queue
+                .collect(open.batches, &schema, &streamed::BOUNDS)
+                .await?
+            {
+                Collected::Whole(mut rows) => {
+                    let batches = rows.take_batches();
+                    let extent = streamed::extent(&state, table, &context, &schema, &batches);
+                    if let Some(extent) = extent.await? {
+                        let ingest = streamed::Streamed {
+                            database,
+                            table,
+                            name,
+                            schema,
+                            once,
+                            receipt: with_rows(receipt, extent.row_count, open.rejects.take()),
+                        };
+                        return self.commit_streamed(ingest, extent).await;
+                    }
+                    open.batches = stream::iter(batches.into_iter().map(Ok)).boxed();
+                    collected = Some(rows);
+                }
+                Collected::TooLarge(mut rows, rest) => {
+                    let first = stream::iter(rows.take_batches().into_iter().map(Ok));
+                    open.batches = first.chain(rest).boxed();
+                    collected = Some(rows);
+                }
+            }
+        }
         if request.queued
             && once.tags.is_empty()
             && let Some((table, schema)) = target.clone()

@@ -2,7 +2,7 @@
 //! over leave.
 //!
 //! * [`plan`] decides which extents become one, and does nothing else.
-//! * [`Merger`] has that done: a [`merge::Merge`] reads extents, writes their rows anew and puts the
+//! * [`Merger`] has that done, and moves streamed rows into files by the same way: a [`merge::Merge`] reads extents, writes their rows anew and puts the
 //!   result in their place, in one transaction, or leaves everything as it is.
 //! * [`retention`] takes extents out of tables.
 //!
@@ -33,6 +33,11 @@ use merger::Merger;
 pub use plan::{Bounds as MergeBounds, Candidate as MergeCandidate, plan as plan_merges};
 pub use settings::{GC_GRACE, LifecycleArgs, LifecycleSettings, MERGE_INTERVAL};
 
+/// Between two looks for streamed rows that can become files. Long enough that a table which takes
+/// rows all the time gets six small files a minute, which merges find; short enough that logs and
+/// states hold little.
+const MOVE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Starts the tasks of a node. They end with it. Gives the one that is also asked.
 pub fn start(
     cluster: &Arc<Cluster>,
@@ -47,6 +52,8 @@ pub fn start(
         let merger = Merger::new(Arc::clone(cluster), ingest.clone(), settings.merges_max);
         spawn(cluster, Arc::new(merger).run(interval));
     }
+    let mover = Merger::moving(Arc::clone(cluster), ingest.clone());
+    spawn(cluster, Arc::new(mover).run(MOVE_INTERVAL));
     let garbage = GarbageCollector::new(Arc::clone(cluster), settings.gc_grace);
     let garbage = Arc::new(garbage);
     if let Some(interval) = settings.gc_interval {

@@ -106,7 +106,10 @@ async fn check_recoverable(
             format!("a table has its extent {held} already, so it was brought back before"),
         );
     }
-    match kept.gone_of(&ids).await? {
+    // What stood in the log stands there still.
+    let files = extents.iter().filter(|extent| extent.inline.is_none());
+    let files: Vec<ExtentId> = files.map(|extent| extent.id).collect();
+    match kept.gone_of(&files).await? {
         Some(gone) => refused(
             "not_recoverable",
             format!("the file of its extent {gone} was deleted"),
@@ -148,6 +151,10 @@ fn restoration(
     if policies.merge.is_some() {
         let (table, policy) = (table(), policies.merge);
         ops.push(DatabaseOp::SetMergePolicy { table, policy });
+    }
+    if policies.streaming_ingestion.is_some() {
+        let (table, policy) = (table(), policies.streaming_ingestion);
+        ops.push(DatabaseOp::SetStreamingIngestionPolicy { table, policy });
     }
     if !extents.is_empty() {
         ops.push(DatabaseOp::AddExtents {

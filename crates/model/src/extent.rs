@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{ColumnId, Digest, ExtentId, StatisticValue, Timestamp};
 
 /// One immutable horizontal part of a table: a Parquet file and what is known about it.
@@ -27,6 +29,9 @@ pub struct Extent {
     pub max_created_on: Timestamp,
     /// Tags given at ingestion.
     pub tags: BTreeSet<String>,
+    /// The file's bytes, while they stand in the log rather than as an object in the bucket: rows
+    /// that were streamed in and not moved yet.
+    pub inline: Option<Bytes>,
     /// One entry for each column that the file holds, by ascending column id. A column of the
     /// table without an entry was added later and reads as null.
     pub columns: Arc<[ColumnStatistics]>,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use arrow::datatypes::FieldRef;
 
-use crate::{CachingPolicy, FunctionName, IngestionBatchingPolicy, MergePolicy, Timestamp};
+use crate::{
+    CachingPolicy, FunctionName, IngestionBatchingPolicy, MergePolicy, StreamingIngestionPolicy,
+    Timestamp,
+};
 
 /// Parameters of one function; more are a table.
 pub const FUNCTION_PARAMETERS_MAX: usize = 64;
@@ -138,6 +141,8 @@ pub struct TablePolicies {
     pub merge: Option<MergePolicy>,
     /// How queued ingests are put together; the database's when there is none.
     pub ingestion_batching: Option<IngestionBatchingPolicy>,
+    /// Whether rows may be streamed in; the database's when there is none.
+    pub streaming_ingestion: Option<StreamingIngestionPolicy>,
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ mod random;
 mod schema;
 mod sharing;
 mod statistics;
+mod streaming;
 mod time;
 
 pub use batching::{IngestionBatchingPolicy, InvalidBatching};
@@ -73,6 +74,7 @@ pub use sharing::{
     pattern_matches,
 };
 pub use statistics::{ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic};
+pub use streaming::StreamingIngestionPolicy;
 pub use time::{Clock, ManualClock, Sleep, Timestamp, TimestampParseError};
 
 /// What a cluster may do with a database: the Kusto column `DatabaseAccessMode`.

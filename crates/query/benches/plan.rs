@@ -200,6 +200,7 @@ fn extent(schema: &TableSchema, number: usize) -> Extent {
         min_created_on: Timestamp::from_micros(start),
         max_created_on: Timestamp::from_micros(start),
         tags: BTreeSet::new(),
+        inline: None,
         columns: columns.collect(),
     }
 }

@@ -23,7 +23,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
-use crate::table::ScanContext;
+use crate::table::{ScanContext, is_inline};
 use crate::{ReadPace, Residency};
 
 /// The name of the row that it adds to the answer of `EXPLAIN`.
@@ -194,7 +194,9 @@ fn add_extent(file: &PartitionedFile, wanted: &Wanted, scans: &ScanContext, read
             (share / wanted.of.max(1) as u64, 1)
         });
     reads.extents += 1;
-    if scans.access.residency(location) == Residency::HotHit {
+    if is_inline(file) {
+        reads.memory_bytes += bytes;
+    } else if scans.access.residency(location) == Residency::HotHit {
         let memory_bytes = scans.access.memory_bytes(location).min(bytes);
         reads.memory_bytes += memory_bytes;
         reads.disk_bytes += bytes - memory_bytes;

@@ -207,6 +207,10 @@ impl QueryCounters {
         }
         entry.or_default();
         drop(extents);
+        if extent.is_inline {
+            // No object that could be looked at when bytes make no sense.
+            return;
+        }
         let mut latest = self.latest.lock();
         if latest.len() == OPENED_KEPT_MAX {
             latest.pop_front();

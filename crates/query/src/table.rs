@@ -39,6 +39,7 @@ use crate::counters::QueryCounters;
 use crate::{DataScope, ExtentAccess};
 
 pub(crate) use fault::{ExtentFault, FaultKind, check_extents};
+pub(crate) use files::is_inline;
 pub(crate) use limited::ShowLimits;
 pub(crate) use reader::OpenedExtent;
 pub(crate) use scan::ResolveScans;

@@ -376,6 +376,7 @@ impl ExtentAssembler {
             min_created_on: created_on,
             max_created_on: created_on,
             tags,
+            inline: None,
             columns: statistics
                 .into_iter()
                 .map(ColumnStatisticsBuilder::finish)

@@ -257,6 +257,8 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".show database d policy merge",
         ".show table t policy ingestionbatching",
         ".show database d policy ingestionbatching",
+        ".show table t policy streamingingestion",
+        ".show database d policy streamingingestion",
     ] {
         all.push((Metadata, Command(shown)));
     }
@@ -293,6 +295,12 @@ pub(super) fn operations() -> Vec<(Needs, Call)> {
         ".alter-merge database d policy ingestionbatching '{\"MaximumNumberOfItems\": 20}'",
         ".delete table t policy ingestionbatching",
         ".delete database d policy ingestionbatching",
+        ".alter table t policy streamingingestion disable",
+        ".alter-merge table t policy streamingingestion '{\"IsEnabled\": false}'",
+        ".alter database d policy streamingingestion disable",
+        ".alter-merge database d policy streamingingestion '{\"IsEnabled\": false}'",
+        ".delete table t policy streamingingestion",
+        ".delete database d policy streamingingestion",
         ".alter function known() { SELECT {n} }",
         ".alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",
         ".create-or-alter external table elsewhere (a:long) kind=storage dataformat=csv ('s3://b/{n}.csv')",

@@ -8,7 +8,7 @@ use prost::Message;
 use slipstream_model::{
     BucketId, CachingPolicy, DatabaseId, DatabasePrincipal, Digest, EntityId, Epoch, Extent,
     ExternalTable, IngestionBatchingPolicy, MergePolicy, PinName, RetentionPolicy, StoredFunction,
-    TableId, TableName, TablePolicies, TableSchema, Timestamp, Version,
+    StreamingIngestionPolicy, TableId, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_storage::frame;
@@ -20,7 +20,7 @@ use crate::codec::{
     function_from_proto, function_to_proto, ingest_from_proto, ingest_to_proto, merge_from_proto,
     merge_to_proto, name, pin_from_proto, pin_to_proto, principal_from_proto, principal_to_proto,
     required, retention_from_proto, retention_to_proto, schema_from_proto, schema_to_proto,
-    security_from_proto, security_to_proto, to_bytes,
+    security_from_proto, security_to_proto, streaming_from_proto, streaming_to_proto, to_bytes,
 };
 use crate::extents::{Removed, SEGMENT_EXTENTS, Segment, check_shape};
 use crate::log::{Chain, LogState};
@@ -41,6 +41,7 @@ pub(crate) struct Root {
     pub(crate) retention: Option<RetentionPolicy>,
     pub(crate) merge: Option<MergePolicy>,
     pub(crate) ingestion_batching: Option<IngestionBatchingPolicy>,
+    pub(crate) streaming_ingestion: Option<StreamingIngestionPolicy>,
     pub(crate) principals: Vec<DatabasePrincipal>,
     pub(crate) pins: BTreeMap<PinName, Version>,
 }
@@ -91,6 +92,10 @@ pub(crate) fn encode_root(state: &DatabaseState) -> Bytes {
             .ingestion_batching_policy()
             .as_ref()
             .map(batching_to_proto),
+        streaming_ingestion_policy: state
+            .streaming_ingestion_policy()
+            .as_ref()
+            .map(streaming_to_proto),
         external_tables: state
             .external_tables()
             .map(external_state_to_proto)
@@ -180,6 +185,11 @@ fn table_to_proto(table: &TableState) -> proto::TableState {
             .ingestion_batching
             .as_ref()
             .map(batching_to_proto),
+        streaming_ingestion_policy: table
+            .policies
+            .streaming_ingestion
+            .as_ref()
+            .map(streaming_to_proto),
         ingests: ingests.collect(),
     }
 }
@@ -228,6 +238,7 @@ fn root_from_proto(root: proto::CheckpointRoot) -> Result<Root, Malformed> {
         retention: root.retention_policy.map(retention_from_proto),
         merge: root.merge_policy.map(merge_from_proto).transpose()?,
         ingestion_batching: root.ingestion_batching_policy.map(batching_from_proto),
+        streaming_ingestion: root.streaming_ingestion_policy.map(streaming_from_proto),
         principals: root
             .principals
             .into_iter()
@@ -273,6 +284,7 @@ fn table_from_proto(table: proto::TableState) -> Result<RootTable, Malformed> {
             retention: table.retention_policy.map(retention_from_proto),
             merge: table.merge_policy.map(merge_from_proto).transpose()?,
             ingestion_batching: table.ingestion_batching_policy.map(batching_from_proto),
+            streaming_ingestion: table.streaming_ingestion_policy.map(streaming_from_proto),
         },
         ingests,
     })

@@ -88,6 +88,7 @@ pub(crate) async fn load(
         retention,
         merge,
         ingestion_batching,
+        streaming_ingestion,
         principals,
         pins,
     } = root;
@@ -130,6 +131,7 @@ pub(crate) async fn load(
     state.set_retention_policy(retention);
     state.set_merge_policy(merge);
     state.set_ingestion_batching_policy(ingestion_batching);
+    state.set_streaming_ingestion_policy(streaming_ingestion);
     state.set_principals(principals);
     state.set_pins(pins);
     state.set_caching_policy(caching);

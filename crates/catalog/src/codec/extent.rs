@@ -1,5 +1,6 @@
 //! Extents as records and segments hold them.
 
+use bytes::Bytes;
 use slipstream_model::{Digest, Extent, ExtentId, Timestamp};
 use slipstream_proto::log as proto;
 
@@ -21,6 +22,7 @@ pub(crate) fn extent_to_proto(extent: &Extent) -> proto::Extent {
             .iter()
             .map(statistic::column_to_proto)
             .collect(),
+        inline: extent.inline.clone().unwrap_or_default(),
     }
 }
 
@@ -43,6 +45,8 @@ pub(crate) fn extent_from_proto(extent: proto::Extent) -> Result<Extent, Malform
         min_created_on: Timestamp::from_micros(extent.min_created_on),
         max_created_on: Timestamp::from_micros(extent.max_created_on),
         tags: extent.tags.into_iter().collect(),
+        // A copy: what stays in a state must not hold on to all that it was read with.
+        inline: (!extent.inline.is_empty()).then(|| Bytes::copy_from_slice(&extent.inline)),
         columns: columns.into(),
     })
 }

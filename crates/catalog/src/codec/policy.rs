@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, ExternalFormat, ExternalTable, FunctionParameter, HotWindow,
     IngestionBatchingPolicy, MergeLookback, MergePolicy, PinName, RetentionPolicy,
-    RowLevelSecurity, StoredFunction, Timestamp, Version,
+    RowLevelSecurity, StoredFunction, StreamingIngestionPolicy, Timestamp, Version,
 };
 use slipstream_proto::log as proto;
 
@@ -136,6 +136,22 @@ pub(crate) fn merge_from_proto(policy: proto::MergePolicy) -> Result<MergePolicy
         allow_merge: policy.allow_merge,
         lookback,
     })
+}
+
+pub(crate) fn streaming_to_proto(
+    policy: &StreamingIngestionPolicy,
+) -> proto::StreamingIngestionPolicy {
+    proto::StreamingIngestionPolicy {
+        is_enabled: policy.is_enabled,
+    }
+}
+
+pub(crate) fn streaming_from_proto(
+    policy: proto::StreamingIngestionPolicy,
+) -> StreamingIngestionPolicy {
+    StreamingIngestionPolicy {
+        is_enabled: policy.is_enabled,
+    }
 }
 
 pub(crate) fn batching_to_proto(

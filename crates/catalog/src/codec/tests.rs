@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arrow::datatypes::{
     DataType, Field, Fields, IntervalUnit, Schema, TimeUnit, UnionFields, UnionMode, i256,
 };
+use bytes::Bytes;
 use proptest::prelude::*;
 use slipstream_model::{
     Column, ColumnId, ColumnStatistics, Digest, Extent, SortOrder, StatisticValue, TableSchema,
@@ -184,6 +185,9 @@ fn extent() -> impl Strategy<Value = Extent> {
                 min_created_on: Timestamp::from_micros(times.0),
                 max_created_on: Timestamp::from_micros(times.1),
                 tags,
+                inline: numbers[0]
+                    .is_multiple_of(2)
+                    .then(|| Bytes::from_static(b"PAR1")),
                 columns: columns.into(),
             }
         })

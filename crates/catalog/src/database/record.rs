@@ -8,7 +8,7 @@ use prost::Message;
 use slipstream_model::{
     CachingPolicy, Column, ColumnId, DatabasePrincipal, EntityKind, Extent, ExtentId,
     ExternalTable, IngestionBatchingPolicy, MergePolicy, PinName, RetentionPolicy,
-    RowLevelSecurity, StoredFunction, TableName, TableSchema, Version,
+    RowLevelSecurity, StoredFunction, StreamingIngestionPolicy, TableName, TableSchema, Version,
 };
 use slipstream_proto::log as proto;
 use slipstream_proto::log::database_record::Record as Kind;
@@ -20,7 +20,8 @@ use crate::codec::{
     external_to_proto, fixed, function_from_proto, function_to_proto, ingest_from_proto,
     ingest_to_proto, merge_from_proto, merge_to_proto, name, pin_from_proto, pin_to_proto,
     principal_from_proto, principal_to_proto, required, retention_from_proto, retention_to_proto,
-    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto, to_bytes,
+    schema_from_proto, schema_to_proto, security_from_proto, security_to_proto,
+    streaming_from_proto, streaming_to_proto, to_bytes,
 };
 use crate::log::LogRecord;
 
@@ -59,6 +60,8 @@ pub enum DatabaseRecord {
     /// Queued ingests to the table, or the database, are put together by this; `None`: there is no
     /// policy.
     SetIngestionBatchingPolicy(Option<IngestionBatchingPolicy>),
+    /// Whether rows may be streamed into the table, or the database; `None`: there is no policy.
+    SetStreamingIngestionPolicy(Option<StreamingIngestionPolicy>),
     /// The table has taken in these ingests.
     NoteIngests(Vec<NotedIngest>),
     /// They have these roles from now on.
@@ -99,6 +102,7 @@ impl DatabaseRecord {
             Self::SetRetentionPolicy(_) => "SetRetentionPolicy",
             Self::SetMergePolicy(_) => "SetMergePolicy",
             Self::SetIngestionBatchingPolicy(_) => "SetIngestionBatchingPolicy",
+            Self::SetStreamingIngestionPolicy(_) => "SetStreamingIngestionPolicy",
             Self::NoteIngests(_) => "NoteIngests",
             Self::AddPrincipals(_) => "AddPrincipals",
             Self::DropPrincipals(_) => "DropPrincipals",
@@ -150,6 +154,11 @@ impl LogRecord for DatabaseRecord {
             Self::SetIngestionBatchingPolicy(policy) => {
                 Kind::SetIngestionBatchingPolicy(proto::SetIngestionBatchingPolicy {
                     policy: policy.as_ref().map(batching_to_proto),
+                })
+            }
+            Self::SetStreamingIngestionPolicy(policy) => {
+                Kind::SetStreamingIngestionPolicy(proto::SetStreamingIngestionPolicy {
+                    policy: policy.as_ref().map(streaming_to_proto),
                 })
             }
             Self::NoteIngests(ingests) => Kind::NoteIngests(proto::NoteIngests {
@@ -231,6 +240,9 @@ impl DatabaseRecord {
                 }
                 Kind::SetIngestionBatchingPolicy(record) => {
                     Self::SetIngestionBatchingPolicy(record.policy.map(batching_from_proto))
+                }
+                Kind::SetStreamingIngestionPolicy(record) => {
+                    Self::SetStreamingIngestionPolicy(record.policy.map(streaming_from_proto))
                 }
                 Kind::NoteIngests(record) => {
                     let ingests = record.ingests.into_iter().map(ingest_from_proto);

@@ -11,15 +11,15 @@ use imbl::OrdMap;
 use slipstream_model::{
     BucketId, CachingPolicy, Column, ColumnId, DatabaseId, DatabasePrincipal, Digest, EntityId,
     EntityKind, Epoch, Extent, ExtentId, ExternalTable, IngestId, IngestionBatchingPolicy,
-    MergePolicy, PinName, RetentionPolicy, StoredFunction, TableId, TableLevelSharing, TableName,
-    TablePolicies, TableSchema, Timestamp, Version,
+    MergePolicy, PinName, RetentionPolicy, StoredFunction, StreamingIngestionPolicy, TableId,
+    TableLevelSharing, TableName, TablePolicies, TableSchema, Timestamp, Version,
 };
 use slipstream_storage::{BucketPath, BucketReader, BucketWriter};
 use uuid::Uuid;
 
 use super::DatabaseRecord as Record;
 use super::stored::{Stored, StoredSet};
-use crate::extents::check_extents;
+use crate::extents::{INLINE_BYTES_MAX, INLINE_EXTENTS_MAX, check_extents};
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::op::{DATABASE_PRINCIPALS_MAX, PINS_MAX};
 use crate::{
@@ -39,6 +39,7 @@ pub struct DatabaseState {
     retention: Option<RetentionPolicy>,
     merge: Option<MergePolicy>,
     ingestion_batching: Option<IngestionBatchingPolicy>,
+    streaming_ingestion: Option<StreamingIngestionPolicy>,
     principals: Arc<Vec<DatabasePrincipal>>,
     pins: Arc<BTreeMap<PinName, Version>>,
     /// What of the database is held; `None`: everything.
@@ -120,6 +121,7 @@ impl DatabaseState {
             retention: None,
             merge: None,
             ingestion_batching: None,
+            streaming_ingestion: None,
             principals: Arc::default(),
             pins: Arc::default(),
             sharing: None,
@@ -228,6 +230,11 @@ impl DatabaseState {
         self.ingestion_batching
     }
 
+    /// Whether rows may be streamed in, for tables without a policy of their own.
+    pub fn streaming_ingestion_policy(&self) -> Option<StreamingIngestionPolicy> {
+        self.streaming_ingestion
+    }
+
     /// Which extents are hot, for tables without a policy of their own.
     pub fn caching_policy(&self) -> Option<&CachingPolicy> {
         self.caching.as_deref()
@@ -250,6 +257,13 @@ impl DatabaseState {
         policy: Option<IngestionBatchingPolicy>,
     ) {
         self.ingestion_batching = policy;
+    }
+
+    pub(crate) fn set_streaming_ingestion_policy(
+        &mut self,
+        policy: Option<StreamingIngestionPolicy>,
+    ) {
+        self.streaming_ingestion = policy;
     }
 
     pub(crate) fn set_principals(&mut self, principals: Vec<DatabasePrincipal>) {
@@ -389,7 +403,9 @@ impl DatabaseState {
     pub fn removed_until(&self, later: &Self) -> Vec<ExtentId> {
         let mut ids = Vec::new();
         for block in self.tables().flat_map(|table| table.extents.blocks()) {
-            ids.extend(block.live_slots().map(|slot| block.id(slot)));
+            let of_files = |slot: &usize| block.inline(*slot).is_none();
+            let slots = block.live_slots().filter(of_files);
+            ids.extend(slots.map(|slot| block.id(slot)));
         }
         let tables = later.tables();
         let held: HashSet<ExtentId> = tables
@@ -590,6 +606,24 @@ impl LogState for DatabaseState {
                     (TableId::default(), record)
                 })
             }
+            DatabaseOp::SetStreamingIngestionPolicy {
+                table: Some(table),
+                policy,
+            } => {
+                let table = self.named(&table)?;
+                let is_new = table.policies.streaming_ingestion != policy;
+                is_new.then(|| (table.id, Record::SetStreamingIngestionPolicy(policy)))
+            }
+            DatabaseOp::SetStreamingIngestionPolicy {
+                table: None,
+                policy,
+            } => {
+                let is_new = self.streaming_ingestion != policy;
+                is_new.then(|| {
+                    let record = Record::SetStreamingIngestionPolicy(policy);
+                    (TableId::default(), record)
+                })
+            }
             DatabaseOp::IngestOnce { table, tags, ids } => {
                 if let Some(table) = self.table(table.as_str()) {
                     table.check_lacks(&tags, &ids)?;
@@ -683,6 +717,10 @@ impl LogState for DatabaseState {
             }
             Record::SetIngestionBatchingPolicy(policy) if subject.is_nil() => {
                 self.set_ingestion_batching_policy(policy);
+                return Ok(SubjectFate::Lives);
+            }
+            Record::SetStreamingIngestionPolicy(policy) if subject.is_nil() => {
+                self.set_streaming_ingestion_policy(policy);
                 return Ok(SubjectFate::Lives);
             }
             Record::SetCachingPolicy(policy) if subject.is_nil() => {
@@ -816,6 +854,9 @@ impl TableState {
             Record::SetIngestionBatchingPolicy(policy) => {
                 Arc::make_mut(&mut table.policies).ingestion_batching = policy;
             }
+            Record::SetStreamingIngestionPolicy(policy) => {
+                Arc::make_mut(&mut table.policies).streaming_ingestion = policy;
+            }
             Record::NoteIngests(ingests) => {
                 for ingest in ingests {
                     table.ingests.note(version, ingest);
@@ -843,6 +884,8 @@ impl TableState {
                 table.extents.set_schema(table.schema.clone());
             }
             Record::AddExtents(extents) => {
+                let streamed = extents.iter().find(|extent| extent.inline.is_some());
+                let streamed = streamed.map(|extent| extent.id);
                 check_extents(&self.schema, &extents).map_err(|(extent, reason)| {
                     OpError::InvalidExtent {
                         table: self.name.clone(),
@@ -857,6 +900,9 @@ impl TableState {
                         table: self.name.clone(),
                         extent,
                     })?;
+                if table.extents.inline().are_too_many() {
+                    return Err(self.inline_full(streamed));
+                }
             }
             Record::AlterExtentTags { extents, tags } => {
                 table.alter_tags(&extents, &tags)?;
@@ -918,6 +964,18 @@ impl TableState {
             }
         }
         Ok(())
+    }
+
+    /// The refusal of streamed rows that are too many.
+    fn inline_full(&self, extent: Option<ExtentId>) -> OpError {
+        OpError::InvalidExtent {
+            table: self.name.clone(),
+            extent: extent.unwrap_or_default(),
+            reason: format!(
+                "the table has more than {INLINE_EXTENTS_MAX} extents or {INLINE_BYTES_MAX} bytes in \
+                 the log that are not moved yet"
+            ),
+        }
     }
 
     fn schema_changed(&self, column: &Column, reason: String) -> OpError {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
 use arrow::compute::filter;
 use arrow::datatypes::DataType;
+use bytes::Bytes;
 use slipstream_model::{
     ColumnId, ColumnStatisticsBuilder, Extent, ExtentId, StatisticValue, Timestamp,
 };
@@ -162,6 +163,11 @@ impl ExtentBlock {
     /// When there is no such slot.
     pub fn max_created_on(&self, slot: usize) -> Timestamp {
         self.segment.max_created_on(slot)
+    }
+
+    /// The bytes of an extent that stands in the log rather than in a file.
+    pub fn inline(&self, slot: usize) -> Option<&Bytes> {
+        self.segment.inline(slot)
     }
 
     /// What is known of a column in each slot; `None` when no extent here holds the column.

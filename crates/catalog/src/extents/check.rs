@@ -35,6 +35,10 @@ pub(crate) fn check_extents(
 /// that size, and the sums over sixteen million extents fit 64 bits.
 const EXTENT_NUMBER_MAX: u64 = 1 << 40;
 
+/// Bytes of one extent that stands in the log. Kusto streams at most 4 MB of rows, which are fewer
+/// bytes as Parquet, but for a footer of a wide table.
+pub const INLINE_EXTENT_BYTES_MAX: usize = 8 << 20;
+
 /// Checks what can be told from an extent alone.
 ///
 /// # Errors
@@ -45,6 +49,19 @@ pub(crate) fn check_shape(extent: &Extent) -> Result<(), String> {
         return Err(format!(
             "{number} rows or bytes are more than an extent has"
         ));
+    }
+    if let Some(bytes) = &extent.inline {
+        let (length, size_bytes) = (bytes.len(), extent.size_bytes);
+        if length as u64 != size_bytes {
+            return Err(format!(
+                "it is {length} bytes long, and is said to be {size_bytes}"
+            ));
+        }
+        if length > INLINE_EXTENT_BYTES_MAX {
+            return Err(format!(
+                "its {length} bytes are more than the {INLINE_EXTENT_BYTES_MAX} that stand in the log"
+            ));
+        }
     }
     if !extent.columns.is_sorted_by(|a, b| a.id < b.id) {
         return Err("its columns are not in order".to_owned());

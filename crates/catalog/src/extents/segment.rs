@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use arrow::array::{Array, ArrayRef, NullArray, UInt64Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::DataType;
+use bytes::Bytes;
 use slipstream_model::{
     ColumnId, ColumnStatistics, Digest, Extent, ExtentId, SortOrder, StatisticValue, TableSchema,
     Timestamp,
@@ -29,6 +30,8 @@ pub(crate) struct Segment {
     min_created_on: Box<[Timestamp]>,
     max_created_on: Box<[Timestamp]>,
     tags: Tags,
+    /// Empty when no extent is inline.
+    inline: Box<[Option<Bytes>]>,
     /// By ascending column id.
     columns: Box<[(ColumnId, BlockColumn)]>,
     /// The digest of the object that holds this segment, once that is known to be in the bucket.
@@ -191,6 +194,11 @@ impl Segment {
             min_created_on: extents.iter().map(|extent| extent.min_created_on).collect(),
             max_created_on: extents.iter().map(|extent| extent.max_created_on).collect(),
             tags: Tags::build(extents),
+            inline: if extents.iter().any(|extent| extent.inline.is_some()) {
+                extents.iter().map(|extent| extent.inline.clone()).collect()
+            } else {
+                Box::default()
+            },
             stored: OnceLock::new(),
         })
     }
@@ -234,6 +242,11 @@ impl Segment {
         slots.collect()
     }
 
+    /// The bytes of an extent that stands in the log.
+    pub(crate) fn inline(&self, slot: usize) -> Option<&Bytes> {
+        self.inline.get(slot)?.as_ref()
+    }
+
     pub(crate) fn max_created_on(&self, slot: usize) -> Timestamp {
         self.max_created_on[slot]
     }
@@ -272,6 +285,7 @@ impl Segment {
             min_created_on: self.min_created_on[slot],
             max_created_on: self.max_created_on[slot],
             tags: self.tags.at(slot),
+            inline: self.inline(slot).cloned(),
             columns,
         }
     }
@@ -304,6 +318,8 @@ impl Segment {
             + self.len() * per_slot
             + self.row_counts.get_buffer_memory_size()
             + self.tags.memory_bytes()
+            + size_of_val(&*self.inline)
+            + self.inline.iter().flatten().map(Bytes::len).sum::<usize>()
             + columns
     }
 }

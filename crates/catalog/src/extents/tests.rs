@@ -264,6 +264,30 @@ fn a_tag_is_found_while_an_extent_has_it() {
     assert!(has(&set, 8) && has(&set, full), "its neighbours did not");
 }
 
+#[test]
+fn what_stands_in_the_log_stays_in_the_tail_until_it_leaves() {
+    let inline = |number| slipstream_model::Extent {
+        size_bytes: 4,
+        inline: Some(bytes::Bytes::from_static(b"PAR1")),
+        ..extent(number)
+    };
+    let mut set = ExtentSet::empty(schema());
+    set.add((0..3).map(inline).collect()).expect("new");
+    set.add(extents(3..1_030)).expect("new");
+    assert_eq!((set.sealed().len(), set.tail().len()), (1, 6));
+    assert_eq!((set.inline().extents, set.inline().size_bytes), (3, 12));
+    assert_eq!(set.get(extent_id(1)), Some(inline(1)));
+    let sealed = &set.sealed()[0];
+    assert!(
+        sealed
+            .live_slots()
+            .all(|slot| sealed.inline(slot).is_none())
+    );
+    set.remove(&ids(0..3)).expect("there");
+    assert_eq!(set.inline(), InlineTotals::default());
+    assert_eq!((set.len(), set.tail().len()), (1_027, 3));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add(u64),

@@ -220,6 +220,17 @@ impl Context<'_> {
             Command::DeleteIngestionBatchingPolicy { entity } => {
                 self.set_ingestion_batching(entity, None).await
             }
+            Command::SetStreamingIngestionPolicy {
+                entity,
+                policy,
+                is_merge,
+            } => {
+                self.set_streaming_ingestion(entity, Some((policy.as_str(), is_merge)))
+                    .await
+            }
+            Command::DeleteStreamingIngestionPolicy { entity } => {
+                self.set_streaming_ingestion(entity, None).await
+            }
             Command::SetRowLevelSecurity {
                 table,
                 is_enabled,
@@ -595,6 +606,37 @@ impl Context<'_> {
             });
             let policy = policy.transpose()?;
             ops.push(Ok(DatabaseOp::SetIngestionBatchingPolicy { table, policy }));
+        }
+        self.commit_to(&database, ops).await
+    }
+
+    /// As [`Self::set_merge`].
+    async fn set_streaming_ingestion(
+        &self,
+        entity: PolicyEntity,
+        wanted: Option<(&str, bool)>,
+    ) -> Result<Rows, ServiceError> {
+        let (database, entities) = self.entities(entity)?;
+        self.access.check_sees(&database)?;
+        let state = self.engine.state(&database)?;
+        let mut ops = Vec::new();
+        for table in targets(entities)? {
+            let known = match &table {
+                Some(table) => {
+                    let table = state.table(table.as_str());
+                    table.and_then(|table| table.policies.streaming_ingestion)
+                }
+                None => state.streaming_ingestion_policy(),
+            };
+            let policy = wanted.map(|(json, is_merge)| {
+                let base = known.filter(|_| is_merge).unwrap_or_default();
+                shapes::read_streaming_ingestion(base, json)
+            });
+            let policy = policy.transpose()?;
+            ops.push(Ok(DatabaseOp::SetStreamingIngestionPolicy {
+                table,
+                policy,
+            }));
         }
         self.commit_to(&database, ops).await
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use slipstream_kusto::format_timespan;
 use slipstream_model::{
     CachingPolicy, DatabasePrincipal, IngestionBatchingPolicy, MergePolicy, Overrides,
-    RetentionPolicy, RowLevelSecurity,
+    RetentionPolicy, RowLevelSecurity, StreamingIngestionPolicy,
 };
 
 use crate::ServiceError;
@@ -122,6 +122,30 @@ pub(super) fn read_ingestion_batching(
         serde_json::from_value(policy).map_err(|error| refuse(&error))?;
     policy.check().map_err(|error| refuse(&error))?;
     Ok(policy)
+}
+
+/// A streaming ingestion policy: its JSON is Kusto's.
+pub(super) fn streaming_ingestion(policy: StreamingIngestionPolicy) -> Value {
+    json!({"IsEnabled": policy.is_enabled, "HintAllocatedRate": null})
+}
+
+/// Changes a streaming ingestion policy by what a JSON object says. Kusto's hint of how much will
+/// come is taken and not kept: nothing is allocated for it.
+///
+/// # Errors
+/// When it is none, or says something that no such policy has.
+pub(super) fn read_streaming_ingestion(
+    base: StreamingIngestionPolicy,
+    json: &str,
+) -> Result<StreamingIngestionPolicy, ServiceError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        ServiceError::invalid(format!("this is no streaming ingestion policy: {error}"))
+    };
+    let mut said: Map<String, Value> =
+        serde_json::from_str(json).map_err(|error| refuse(&error))?;
+    said.remove("HintAllocatedRate");
+    said.entry("IsEnabled").or_insert(base.is_enabled.into());
+    serde_json::from_value(said.into()).map_err(|error| refuse(&error))
 }
 
 /// A row-level security policy.

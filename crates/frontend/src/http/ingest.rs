@@ -10,7 +10,7 @@ use futures::StreamExt;
 use crate::metrics::Timer;
 use crate::{
     AuthorizedEngine, IngestFormat, IngestReceipt, IngestRequest, IngestSource, ServiceError,
-    TableMode,
+    Streaming, TableMode,
 };
 
 pub(super) async fn run(
@@ -29,6 +29,7 @@ pub(super) async fn run(
 /// `POST /v1/rest/ingest/{database}/{table}?streamFormat=Csv`: Kusto's streaming ingestion. What
 /// it takes is durable and visible when it is answered. The ingestion properties `tags` and
 /// `ingestIfNotExists` are parameters, as JSON arrays; `ingest_id` and `queued` are as above.
+/// Rows are streamed where the policy allows it.
 pub(super) async fn run_kusto(
     engine: AuthorizedEngine,
     Path((database, table)): Path<(String, String)>,
@@ -72,6 +73,9 @@ pub(super) async fn run_kusto(
             if let Some(value) = query.get(name) {
                 set(&mut request, name, value)?;
             }
+        }
+        if !request.queued {
+            request.streaming = Streaming::IfEnabled;
         }
         // Kusto's CSV has no line of names.
         request.text.header = false;
@@ -155,6 +159,13 @@ fn set(request: &mut IngestRequest, name: &str, value: &str) -> Result<(), Servi
         }
         "ingest_id" => request.ingest_id = Some(value.parse().map_err(|e| fail(&e))?),
         "queued" => request.queued = flag()?,
+        "streaming" => {
+            request.streaming = if flag()? {
+                Streaming::Asked
+            } else {
+                Streaming::No
+            }
+        }
         "max_bad_rows" => request.bad_rows_max = value.parse().map_err(|e| fail(&e))?,
         "header" => request.text.header = flag()?,
         "delimiter" => match value.as_bytes() {
@@ -170,8 +181,8 @@ fn set(request: &mut IngestRequest, name: &str, value: &str) -> Result<(), Servi
         _ => {
             return Err(ServiceError::invalid(format!(
                 "'{name}' is not a parameter of an ingest; there are format, create, \
-                 creation_time, tag, ingest_if_not_exists, ingest_id, queued, null, max_bad_rows, \
-                 header, delimiter, source_name, url"
+                 creation_time, tag, ingest_if_not_exists, ingest_id, queued, streaming, null, \
+                 max_bad_rows, header, delimiter, source_name, url"
             )));
         }
     }

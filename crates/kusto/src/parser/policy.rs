@@ -1,4 +1,4 @@
-//! Policies: caching, retention, merge, ingestion batching, row-level security.
+//! Policies: caching, retention, merge, ingestion batching, streaming ingestion, row-level security.
 
 use slipstream_model::{CachingPolicy, HotWindow, Timestamp};
 
@@ -67,6 +67,9 @@ pub(super) fn alter(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command>
     if c.word_opt("ingestionbatching") {
         return ingestion_batching(c, entity, false);
     }
+    if c.word_opt("streamingingestion") {
+        return streaming_ingestion(c, entity, false);
+    }
     if let PolicyEntity::Tables(tables) = &entity
         && let [table] = tables.as_slice()
         && c.word_opt("row_level_security")
@@ -116,6 +119,26 @@ fn ingestion_batching(c: &mut Cursor<'_>, entity: PolicyEntity, is_merge: bool) 
     })
 }
 
+/// `enable`, `disable`, or the JSON of a streaming ingestion policy.
+fn streaming_ingestion(
+    c: &mut Cursor<'_>,
+    entity: PolicyEntity,
+    is_merge: bool,
+) -> Parsed<Command> {
+    let policy = if c.word_opt("enable") {
+        r#"{"IsEnabled": true}"#.to_owned()
+    } else if c.word_opt("disable") {
+        r#"{"IsEnabled": false}"#.to_owned()
+    } else {
+        c.text("enable, disable, or a policy as JSON, in quotes")?
+    };
+    Ok(Command::SetStreamingIngestionPolicy {
+        entity,
+        policy,
+        is_merge,
+    })
+}
+
 /// What stands behind `policy` in `.alter-merge`: the JSON of a merge or batching policy, or
 /// `retention softdelete = 10d [recoverability = enabled|disabled]`.
 pub(super) fn alter_merge(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command> {
@@ -125,6 +148,9 @@ pub(super) fn alter_merge(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Co
     }
     if c.word_opt("ingestionbatching") {
         return ingestion_batching(c, entity, true);
+    }
+    if c.word_opt("streamingingestion") {
+        return streaming_ingestion(c, entity, true);
     }
     c.word("retention")?;
     let mut policy = RetentionPolicy::default();
@@ -168,6 +194,9 @@ pub(super) fn delete(c: &mut Cursor<'_>, entity: PolicyEntity) -> Parsed<Command
     if c.word_opt("ingestionbatching") {
         return Ok(Command::DeleteIngestionBatchingPolicy { entity });
     }
+    if c.word_opt("streamingingestion") {
+        return Ok(Command::DeleteStreamingIngestionPolicy { entity });
+    }
     match &entity {
         PolicyEntity::Tables(tables) if tables.len() == 1 => {
             c.word("row_level_security")?;
@@ -191,6 +220,9 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Parsed<PolicyKind> {
     }
     if c.word_opt("ingestionbatching") {
         return Ok(PolicyKind::IngestionBatching);
+    }
+    if c.word_opt("streamingingestion") {
+        return Ok(PolicyKind::StreamingIngestion);
     }
     c.word("row_level_security")?;
     Ok(PolicyKind::RowLevelSecurity)

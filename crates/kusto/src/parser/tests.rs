@@ -999,6 +999,42 @@ fn batching_policy_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn streaming_policy_commands() -> Vec<(&'static str, Command)> {
+    let table = || PolicyEntity::Tables(owned(&["T"]));
+    let database = || PolicyEntity::Database("D".into());
+    let set = |entity, policy: &str, is_merge| Command::SetStreamingIngestionPolicy {
+        entity,
+        policy: policy.into(),
+        is_merge,
+    };
+    vec![
+        (
+            ".alter table T policy streamingingestion enable",
+            set(table(), r#"{"IsEnabled": true}"#, false),
+        ),
+        (
+            ".alter database D policy streamingingestion disable",
+            set(database(), r#"{"IsEnabled": false}"#, false),
+        ),
+        (
+            ".alter-merge table T policy streamingingestion '{\"IsEnabled\": true}'",
+            set(table(), r#"{"IsEnabled": true}"#, true),
+        ),
+        (
+            ".delete table T policy streamingingestion",
+            Command::DeleteStreamingIngestionPolicy { entity: table() },
+        ),
+        (
+            ".show table T policy streamingingestion",
+            Command::Show(Show::Policy {
+                entity: PolicyTarget::Table(Some("T".into())),
+                policy: PolicyKind::StreamingIngestion,
+                effective: false,
+            }),
+        ),
+    ]
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let shown = show_commands().into_iter();
     let shown = shown.map(|(text, show)| (text, Command::Show(show)));
@@ -1007,6 +1043,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     all.extend(change_commands());
     all.extend(extent_commands());
     all.extend(merge_policy_commands());
+    all.extend(streaming_policy_commands());
     all.extend(version_commands());
     all.extend(tag_commands());
     all.extend(batching_policy_commands());

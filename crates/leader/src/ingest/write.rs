@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use slipstream_catalog::RemovedExtent;
+use slipstream_catalog::{INLINE_EXTENT_BYTES_MAX, RemovedExtent};
 use slipstream_frontend::{ErrorKind, ServiceError};
 use slipstream_model::{Extent, TableSchema};
 use slipstream_storage::{
-    EXTENT_BYTES_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler, ExtentLayout,
-    ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes, blocking::off_the_runtime,
+    EXTENT_BYTES_MAX, EncodeError, EncodedExtent, EncodedRows, ExtentAssembler, ExtentEncoder,
+    ExtentLayout, ROW_GROUP_BYTES, ROW_GROUP_ROWS, batch_bytes, blocking::off_the_runtime,
 };
 
 use tokio_util::task::AbortOnDropHandle;
@@ -63,6 +63,36 @@ pub(crate) async fn rewrite_extents(
     batches: BatchStream,
 ) -> Result<Vec<Extent>, ServiceError> {
     write(context, schema, batches, 1).await
+}
+
+/// Encodes a few rows as an extent that stands in the log; `None` when it would be too large for
+/// that. Nothing is uploaded.
+///
+/// # Errors
+/// When they do not fit the table, or no id is to be had.
+pub(crate) async fn inline_extent(
+    context: &IngestContext,
+    schema: &TableSchema,
+    batches: Vec<RecordBatch>,
+) -> Result<Option<Extent>, ServiceError> {
+    let id = context.ids.next().await?;
+    // There is no file of it that might be left over.
+    context.ids.settle([id]);
+    let (schema, tags) = (schema.clone(), context.tags.clone());
+    let created_on = context.created_on;
+    let encoded = compute(&context.encoding, move || {
+        let mut encoder = ExtentEncoder::new(&schema)?;
+        for batch in &batches {
+            encoder.write(batch)?;
+        }
+        encoder.finish(id, created_on, tags)
+    });
+    let EncodedExtent { mut extent, bytes } = encoded.await?.map_err(encoding)?;
+    if bytes.len() > INLINE_EXTENT_BYTES_MAX {
+        return Ok(None);
+    }
+    extent.inline = Some(bytes);
+    Ok(Some(extent))
 }
 
 async fn write<E>(

@@ -114,7 +114,8 @@ impl Merge {
             )));
         }
         let (before, after) = (self.sources.len(), extents.len());
-        if after >= before {
+        let is_move = self.sources.iter().all(|source| source.inline.is_some());
+        if after >= before && !is_move {
             return Err(ServiceError::internal(format!(
                 "{before} extents would become {after}"
             )));

@@ -24,12 +24,17 @@ use crate::ingest::{IngestContext, IngestOptions};
 /// Merges of one table in one round: the other tables have their turn before the next.
 const TABLE_MERGES_MAX: usize = 4;
 
+/// Moves at one time, over all databases: each is of some megabytes.
+const MOVES_MAX: usize = 2;
+
 /// Merges small extents of the databases of a node.
 pub(super) struct Merger {
     cluster: Arc<Cluster>,
     options: IngestOptions,
     /// Extents that become one at one time, over all databases.
     merges_max: usize,
+    /// Whether it moves streamed rows into files, rather than merging what are files already.
+    moves: bool,
     /// Slots to encode in, shared with nobody: ingests have theirs, and wait for no merge.
     encoding: Arc<Semaphore>,
     failures: Mutex<Failures>,
@@ -52,9 +57,18 @@ impl Merger {
             cluster,
             options,
             merges_max,
+            moves: false,
             encoding: Arc::new(Semaphore::new(merges_max)),
             failures: Mutex::default(),
             settled: Mutex::default(),
+        }
+    }
+
+    /// One that only moves streamed rows into files.
+    pub(super) fn moving(cluster: Arc<Cluster>, options: IngestOptions) -> Self {
+        Self {
+            moves: true,
+            ..Self::new(cluster, options, MOVES_MAX)
         }
     }
 
@@ -126,15 +140,24 @@ impl Merger {
         round: &mut Round,
     ) {
         let policy = MergePolicy::effective(table.policies.merge, state.merge_policy());
-        if !policy.allows_merging() || table.extents.len() < 2 {
+        let has_work = if self.moves {
+            table.extents.inline().extents > 0
+        } else {
+            policy.allows_merging() && table.extents.len() >= 2
+        };
+        if !has_work {
             return;
         }
         let bounds = Bounds::of(&policy, self.options.extent_rows_max);
         let failures = self.failures.lock();
         let is_left_out = |extent: ExtentId| failures.holds(extent, elapsed);
-        let candidates = plan::candidates(state, table, &policy, &bounds, now, is_left_out);
+        let groups = if self.moves {
+            plan::streamed(table, &bounds, is_left_out)
+        } else {
+            let candidates = plan::candidates(state, table, &policy, &bounds, now, is_left_out);
+            plan::plan(candidates, &bounds)
+        };
         drop(failures);
-        let groups = plan::plan(candidates, &bounds);
         round.has_more |= groups.len() > TABLE_MERGES_MAX;
         for group in groups.into_iter().take(TABLE_MERGES_MAX) {
             let sources = group.iter().filter_map(|id| table.extents.get(*id));

@@ -123,7 +123,9 @@ pub(super) fn candidates(
             let newest = block.max_created_on(slot);
             let is_over = retention.is_some_and(|retention| retention.is_over(newest, now));
             let is_reached = policy.lookback.reaches(newest, now, &caching);
-            if is_over || !is_reached || is_left_out(block.id(slot)) {
+            // Those in the log are moved, whatever the policy says.
+            let is_inline = block.inline(slot).is_some();
+            if is_inline || is_over || !is_reached || is_left_out(block.id(slot)) {
                 continue;
             }
             let candidate = Candidate::of(&block, slot);
@@ -151,6 +153,37 @@ pub fn plan(candidates: Vec<Candidate>, bounds: &Bounds) -> Vec<Vec<ExtentId>> {
             for window in windows(run, bounds) {
                 pick(window, &mut groups);
             }
+        }
+    }
+    groups
+}
+
+/// Groups of extents that stand in the log and become a file each: one is enough for a group.
+pub(super) fn streamed(
+    table: &TableState,
+    bounds: &Bounds,
+    is_left_out: impl Fn(ExtentId) -> bool,
+) -> Vec<Vec<ExtentId>> {
+    // A table has few of them, and their files are small.
+    let bounds = Bounds {
+        extents: usize::MAX,
+        ..*bounds
+    };
+    let mut fenced: BTreeMap<BTreeSet<String>, Vec<Candidate>> = BTreeMap::new();
+    for block in table.extents.blocks() {
+        for slot in block.live_slots() {
+            if block.inline(slot).is_some() && !is_left_out(block.id(slot)) {
+                let candidate = Candidate::of(&block, slot);
+                let within = fenced.entry(candidate.fences()).or_default();
+                within.push(candidate);
+            }
+        }
+    }
+    let mut groups = Vec::new();
+    for mut within in fenced.into_values() {
+        within.sort_by_key(|extent| (extent.min_created_on, extent.max_created_on, extent.id));
+        for window in windows(&within, &bounds) {
+            groups.push(window.iter().map(|extent| extent.id).collect());
         }
     }
     groups

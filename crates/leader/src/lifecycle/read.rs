@@ -41,10 +41,13 @@ pub(super) fn rows(
     let (bucket, table) = (bucket.clone(), schema.arrow());
     let (of_fetch, of_decode) = (Arc::clone(unreadable), Arc::clone(unreadable));
     let fetched = stream::iter(sources.to_vec()).map(move |source| {
-        let fetching = fetch(bucket.clone(), database, source.id);
+        let (bucket, inline) = (bucket.clone(), source.inline.clone());
         let unreadable = Arc::clone(&of_fetch);
         async move {
-            let bytes = fetching.await;
+            let bytes = match inline {
+                Some(bytes) => Ok(bytes),
+                None => fetch(bucket, database, source.id).await,
+            };
             match bytes {
                 Ok(bytes) => Ok((source, bytes)),
                 Err(error) => Err(note(&unreadable, source.id, error)),

@@ -32,6 +32,7 @@ pub(super) fn permission_for(
         | DatabaseOp::SetRetentionPolicy { .. }
         | DatabaseOp::SetMergePolicy { .. }
         | DatabaseOp::SetIngestionBatchingPolicy { .. }
+        | DatabaseOp::SetStreamingIngestionPolicy { .. }
         | DatabaseOp::SetRowLevelSecurity { .. }
         | DatabaseOp::PutPin { .. }
         | DatabaseOp::DropPin { .. }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use datafusion::common::TableReference;
 use datafusion::datasource::listing::PartitionedFile;
@@ -63,7 +64,7 @@ fn file(
 ) -> PartitionedFile {
     // The footer cache compares size and time. Extents never change, so any stable time will do.
     let created = DateTime::from_timestamp_micros(extent.max_created_on.as_micros());
-    PartitionedFile::new_from_meta(ObjectMeta {
+    let file = PartitionedFile::new_from_meta(ObjectMeta {
         location: path(extent),
         last_modified: created.unwrap_or(DateTime::<Utc>::UNIX_EPOCH),
         size: extent.size_bytes,
@@ -71,7 +72,20 @@ fn file(
         version: None,
     })
     .with_metadata_size_hint(extent.footer_bytes as usize)
-    .with_table_reference(Some(table.clone()))
+    .with_table_reference(Some(table.clone()));
+    match &extent.inline {
+        Some(bytes) => file.with_extension(InlineBytes(bytes.clone())),
+        None => file,
+    }
+}
+
+/// The bytes of a file that is no object: an extent that stands in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct InlineBytes(pub(crate) Bytes);
+
+/// Whether a file is an extent that stands in the log.
+pub(crate) fn is_inline(file: &PartitionedFile) -> bool {
+    file.extension::<InlineBytes>().is_some()
 }
 
 /// Cuts large files into parts, so that there are at least `parts_min` together if they can be so

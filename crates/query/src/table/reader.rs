@@ -27,8 +27,9 @@ use object_store::path::Path;
 
 use super::ScanContext;
 use super::fault::{ExtentFault, ReadFailure, wrong_size};
-use crate::ExtentAccess;
+use super::files::{InlineBytes, is_inline};
 use crate::counters::{QueryCounters, TableCounters, extent_key};
+use crate::{ExtentAccess, ReadOrigin, Residency};
 
 /// An extent that a query reads, as far as errors have to name it.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct OpenedExtent {
     pub(crate) sha256: String,
     /// The version that is read, when that is not the newest one.
     pub(crate) older: Option<String>,
+    /// Whether it stands in the log, and is no object.
+    pub(crate) is_inline: bool,
 }
 
 impl fmt::Display for OpenedExtent {
@@ -87,6 +90,7 @@ pub(super) fn opened_extent(file: &PartitionedFile) -> OpenedExtent {
         size_bytes: meta.size,
         sha256: meta.e_tag.clone().unwrap_or_default(),
         older: meta.version.clone(),
+        is_inline: is_inline(file),
     }
 }
 
@@ -99,6 +103,8 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         let extent = opened_extent(&file);
+        let inline = file.extension::<InlineBytes>();
+        let inline = inline.map(|inline| inline.0.clone());
         let meta = file.object_meta;
         Ok(Box::new(ExtentReader {
             access: Arc::clone(&self.access),
@@ -109,6 +115,7 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
             metadata_size_hint,
             meta,
             extent,
+            inline,
             is_counted: false,
         }))
     }
@@ -123,6 +130,8 @@ struct ExtentReader {
     metadata_size_hint: Option<usize>,
     meta: ObjectMeta,
     extent: OpenedExtent,
+    /// The whole of it, when it stands in the log.
+    inline: Option<Bytes>,
     is_counted: bool,
 }
 
@@ -140,6 +149,9 @@ impl ExtentReader {
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         let bytes_scanned = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.metrics.bytes_scanned.add(bytes_scanned);
+        if let Some(inline) = self.inline.clone() {
+            return self.cut(&inline, ranges);
+        }
         let location = &self.meta.location;
         let residency = self.access.residency(location);
         match self.access.read(location, ranges, self.meta.size).await {
@@ -150,6 +162,25 @@ impl ExtentReader {
             }
             Err(error) => Err(self.fault((&error).into()).await),
         }
+    }
+
+    /// Ranges of an extent that stands in the log, which cost no request.
+    fn cut(&self, inline: &Bytes, ranges: &[Range<u64>]) -> ParquetResult<Vec<Bytes>> {
+        let end = inline.len();
+        let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(end);
+        let pieces = ranges.iter().map(|range| {
+            let start = at(range.start);
+            inline.slice(start..at(range.end).max(start))
+        });
+        let pieces: Vec<Bytes> = pieces.collect();
+        let origin = ReadOrigin {
+            cached_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            ..ReadOrigin::default()
+        };
+        let key = extent_key(&self.meta.location);
+        self.table.add_read(key, origin, Residency::HotHit);
+        self.check_lengths(ranges, &pieces)?;
+        Ok(pieces)
     }
 
     async fn fault(&self, failure: ReadFailure) -> ParquetError {
@@ -180,6 +211,14 @@ impl ExtentReader {
     }
 
     async fn metadata(&mut self) -> ParquetResult<Arc<ParquetMetaData>> {
+        if let Some(inline) = self.inline.clone() {
+            self.count_extent();
+            // Not remembered: it is gone soon, and costs no read.
+            let mut reader =
+                ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+            reader.try_parse(&inline)?;
+            return Ok(Arc::new(reader.finish()?));
+        }
         if !self.has_footer() {
             self.fetch_footer().await?;
         }

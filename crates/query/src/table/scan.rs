@@ -137,8 +137,8 @@ impl DeferredScan {
         for selected in selection.iter_mut() {
             let block = selected.block.clone();
             selected.slots.retain(|slot| {
-                let path = context.access.path(*database, block.extent(*slot).id);
-                context.access.residency(&path) != Residency::Cold
+                let path = context.access.path(*database, block.id(*slot));
+                block.inline(*slot).is_some() || context.access.residency(&path) != Residency::Cold
             });
         }
         selection.retain(|selected| !selected.slots.is_empty());
@@ -178,7 +178,9 @@ impl DeferredScan {
                 .collect();
         }
 
-        let is_local = |file: &PartitionedFile| context.access.is_local(&file.object_meta.location);
+        let is_local = |file: &PartitionedFile| {
+            files::is_inline(file) || context.access.is_local(&file.object_meta.location)
+        };
         let are_local = files.iter().all(is_local);
         let source = self.source(&name, are_local);
         let apart = ordering

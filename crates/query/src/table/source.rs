@@ -39,6 +39,7 @@ use vortex_datafusion::VortexSource;
 use vortex_datafusion::convert::DefaultExpressionConverter;
 use vortex_datafusion::reader::VortexReaderFactory;
 
+use super::files::is_inline;
 use super::local_filter::SameMeaning;
 use super::reader::{ExtentReaderFactory, opened_extent};
 use super::{ScanContext, live_filter};
@@ -80,6 +81,9 @@ impl LocalForms {
 
     /// The file as Vortex's source is to read it, when it is on the disk in that form.
     fn choose(&self, file: &PartitionedFile) -> Option<PartitionedFile> {
+        if is_inline(file) {
+            return None;
+        }
         let path = &file.object_meta.location;
         let local = {
             let mut chosen = self.chosen.lock();

@@ -1,6 +1,6 @@
 //! What queries answer, and what it costs.
 
-use super::fixture::World;
+use super::fixture::{World, flights};
 
 #[tokio::test]
 async fn a_join_over_extents_and_system_tables_answers() {
@@ -27,6 +27,26 @@ async fn count_min_max_make_no_request() {
         .await;
     assert_eq!(rows, ["13 C0 C9"]);
     assert_eq!(world.requests(), before);
+}
+
+#[tokio::test]
+async fn rows_in_the_log_are_read_without_a_request_and_answer_the_same() {
+    let stored = World::with_flights(&[1..5, 5..10]).await;
+    let mut streamed = World::with_flights(&[1..5]).await;
+    streamed.insert_inline("flights", flights(5..10));
+    for sql in [
+        "SELECT count(*), sum(month), max(carrier) FROM flights WHERE month > 3",
+        "SELECT month, carrier FROM flights ORDER BY month",
+        "SELECT carrier, count(*) FROM flights GROUP BY carrier ORDER BY carrier",
+    ] {
+        assert_eq!(streamed.rows(sql).await, stored.rows(sql).await, "{sql}");
+    }
+    let before = streamed.requests();
+    let rows = streamed
+        .rows("SELECT sum(month) FROM flights WHERE month > 5")
+        .await;
+    assert_eq!(rows, ["30"]);
+    assert_eq!(streamed.requests(), before);
 }
 
 #[tokio::test]

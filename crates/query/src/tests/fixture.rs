@@ -136,6 +136,26 @@ impl World {
         extent
     }
 
+    /// Puts rows into the log, as an extent without a file.
+    pub(super) fn insert_inline(&mut self, table: &str, batch: RecordBatch) {
+        let table = Arc::clone(self.state.table(table).expect("there"));
+        self.clock.advance(Duration::from_secs(1));
+        let mut encoder = ExtentEncoder::new(&table.schema).expect("storable");
+        encoder.write(&batch).expect("fits");
+        let id = ExtentId::new(self.entropy.uuid_at(self.clock.now()));
+        let encoded = encoder.finish(id, self.clock.now(), BTreeSet::new());
+        let encoded = encoded.expect("encodes");
+        let inline = Some(encoded.bytes);
+        self.change(DatabaseOp::AddExtents {
+            table: table.id,
+            schema: table.schema.clone(),
+            extents: vec![Extent {
+                inline,
+                ..encoded.extent
+            }],
+        });
+    }
+
     pub(super) fn remove(&mut self, table: &str, extent: &Extent) {
         let table = self.state.table(table).expect("there").id;
         self.change(DatabaseOp::RemoveExtents {

@@ -103,6 +103,7 @@ fn details(context: &Context<'_>, database: &Database) -> Vec<Cell> {
     let state = database.state.as_ref();
     let retention = state.and_then(|state| state.retention_policy());
     let batching = state.and_then(|state| state.ingestion_batching_policy());
+    let streaming = state.and_then(|state| state.streaming_ingestion_policy());
     vec![
         known.name.as_str().into(),
         storage(context, database),
@@ -115,7 +116,7 @@ fn details(context: &Context<'_>, database: &Database) -> Vec<Cell> {
         Cell::Null,
         caching(database),
         Cell::Null,
-        Cell::Null,
+        streaming.map(shapes::streaming_ingestion).into(),
         batching.map(shapes::ingestion_batching).into(),
         Cell::Real(known.size_bytes as f64),
         known.database_id.as_str().into(),

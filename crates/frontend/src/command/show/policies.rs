@@ -109,6 +109,9 @@ pub(super) fn policy(
                 PolicyKind::IngestionBatching => state
                     .and_then(|state| state.ingestion_batching_policy())
                     .map(shapes::ingestion_batching),
+                PolicyKind::StreamingIngestion => state
+                    .and_then(|state| state.streaming_ingestion_policy())
+                    .map(shapes::streaming_ingestion),
                 PolicyKind::RowLevelSecurity => return Err(of_tables_only()),
             };
             let tables = database.tables().map(|table| table.name.as_str());
@@ -128,6 +131,9 @@ pub(super) fn policy(
                     PolicyKind::IngestionBatching => {
                         policies.ingestion_batching.map(shapes::ingestion_batching)
                     }
+                    PolicyKind::StreamingIngestion => policies
+                        .streaming_ingestion
+                        .map(shapes::streaming_ingestion),
                     PolicyKind::RowLevelSecurity => {
                         policies.row_level_security.as_ref().map(shapes::security)
                     }
@@ -146,6 +152,7 @@ const fn policy_name(kind: PolicyKind) -> &'static str {
         PolicyKind::Retention => "RetentionPolicy",
         PolicyKind::Merge => "ExtentsMergePolicy",
         PolicyKind::IngestionBatching => "IngestionBatchingPolicy",
+        PolicyKind::StreamingIngestion => "StreamingIngestionPolicy",
         PolicyKind::RowLevelSecurity => "RowLevelSecurityPolicy",
     }
 }

@@ -87,6 +87,9 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
     let merge = merge.or_else(|| state.and_then(|state| state.merge_policy()));
     let batching = table.policies.ingestion_batching;
     let batching = batching.or_else(|| state.and_then(|state| state.ingestion_batching_policy()));
+    let streaming = table.policies.streaming_ingestion;
+    let streaming =
+        streaming.or_else(|| state.and_then(|state| state.streaming_ingestion_policy()));
     let caching = database.caching(table);
     let created = created_between(table);
     vec![
@@ -107,7 +110,7 @@ fn details(database: &Database, table: &TableState) -> Vec<Cell> {
         caching.policy.as_ref().map(shapes::caching).into(),
         Cell::Null,
         merge.map(shapes::merge).into(),
-        Cell::Null,
+        streaming.map(shapes::streaming_ingestion).into(),
         batching.map(shapes::ingestion_batching).into(),
         Cell::Null,
         created.map(|(first, _)| first).into(),

@@ -395,6 +395,7 @@ fn stored(number: u64, bounds: [Option<(i64, i64)>; 2]) -> Extent {
         min_created_on: of.min_created_on,
         max_created_on: of.max_created_on,
         tags: of.tags,
+        inline: None,
         columns: (1..).zip(bounds).map(column).collect(),
     }
 }

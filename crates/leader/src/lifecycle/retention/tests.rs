@@ -41,6 +41,7 @@ fn extent(number: u128, first: u32, last: u32) -> Extent {
         min_created_on: at(first),
         max_created_on: at(last),
         tags: BTreeSet::new(),
+        inline: None,
         columns: Vec::new().into(),
     }
 }

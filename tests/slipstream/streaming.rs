@@ -1,0 +1,115 @@
+//! Streamed rows: durable and visible with their commit, and moved into files later.
+
+use anyhow::{Result, ensure};
+
+use crate::cluster::{Client, Node, Site, Store, eventually};
+
+/// A leader with a database `d` and an empty table `t` that rows may be streamed into.
+async fn leader(site: &Site) -> Result<Node> {
+    let leader = site.leader("leader").await?;
+    leader.create_database("d").await?;
+    leader.sql("d", "CREATE TABLE t (n BIGINT)").await?;
+    let enable = ".alter table t policy streamingingestion enable";
+    leader.command("d", enable).await?;
+    Ok(leader)
+}
+
+/// Streams one row, and gives the version that has it.
+async fn stream(leader: &Client, n: i64, options: &str) -> Result<u64> {
+    let options = format!("format=csv&streaming=true{options}");
+    let receipt = leader
+        .ingest("d", "t", &options, format!("n\n{n}\n"))
+        .await?;
+    Ok(receipt["version"].as_u64().unwrap_or_default())
+}
+
+fn files(site: &Site) -> Result<usize> {
+    let folder = format!("{}/extents", site.only_database_folder()?);
+    // The folder comes with the first file.
+    Ok(site.bucket_files(&folder).map_or(0, |files| files.len()))
+}
+
+async fn moved(site: &Site) -> Result<()> {
+    eventually("streamed rows are moved", async || Ok(files(site)? > 0)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a39_streamed_rows_are_there_once_at_every_version() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let mut leader = leader(site).await?;
+        let follower = site.follower("follower", &leader).await?;
+        follower.attach(&leader, "d").await?;
+        let mut newest = 0;
+        for n in 1..=20 {
+            newest = stream(&leader, n, "").await?;
+        }
+        // Durable by the commit alone.
+        leader.kill()?;
+        leader.restart().await?;
+        leader.wait_ready().await?;
+        follower.wait_for_version("d", newest).await?;
+        let sum = "SELECT sum(n) FROM t";
+        for node in [&leader, &follower] {
+            assert_eq!(node.count("d", sum).await?, 210);
+            assert_eq!(node.count("d", "SELECT count(*) FROM t").await?, 20);
+        }
+        moved(site).await?;
+        for node in [&leader, &follower] {
+            for _ in 0..20 {
+                assert_eq!(node.count("d", sum).await?, 210);
+            }
+            let older = format!("SELECT sum(n) FROM t FOR VERSION AS OF {newest}");
+            assert_eq!(node.count("d", &older).await?, 210, "from the log");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a39_a_streamed_ingest_happens_once_and_needs_the_policy() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = leader(site).await?;
+        let first = stream(&leader, 1, "&ingest_id=one").await?;
+        ensure!(stream(&leader, 1, "&ingest_id=one").await? >= first);
+        stream(&leader, 2, "&tag=ingest-by:two&ingest_if_not_exists=two").await?;
+        stream(&leader, 2, "&tag=ingest-by:two&ingest_if_not_exists=two").await?;
+        assert_eq!(leader.count("d", "SELECT sum(n) FROM t").await?, 3);
+
+        // What is large is written as a file, whoever asks.
+        let rows: String = (0..1_000_000).map(|_| "0\n").collect();
+        let options = "format=csv&streaming=true";
+        leader
+            .ingest("d", "t", options, format!("n\n{rows}"))
+            .await?;
+        ensure!(files(site)? > 0, "there is a file");
+
+        let disable = ".alter table t policy streamingingestion disable";
+        leader.command("d", disable).await?;
+        let refused = leader.ingest_refused("d", "t", options, "n\n5\n").await?;
+        assert_eq!(refused.code, "streaming_disabled", "{refused}");
+        ensure!(
+            refused
+                .to_string()
+                .contains("policy streamingingestion enable")
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a39_streamed_rows_come_back_with_a_dropped_table() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = leader(site).await?;
+        stream(&leader, 7, "").await?;
+        let dropped = leader.sql("d", "DROP TABLE t").await?.version()?;
+        let undo = format!(".undo drop table t version={dropped}");
+        leader.command("d", &undo).await?;
+        assert_eq!(leader.count("d", "SELECT sum(n) FROM t").await?, 7);
+        leader.sql("d", "DELETE FROM t WHERE n = 7").await?;
+        assert_eq!(leader.count("d", "SELECT count(*) FROM t").await?, 0);
+        Ok(())
+    })
+    .await
+}
