@@ -401,7 +401,7 @@ impl<'a> World<'a> {
     fn commit(&mut self) {
         self.outcome.commits += 1;
         self.outcome.requests.put_commits += 1;
-        if self.outcome.commits % CHECKPOINT_EVERY == 0 {
+        if self.outcome.commits.is_multiple_of(CHECKPOINT_EVERY) {
             self.outcome.requests.put_checkpoints += CHECKPOINT_PUTS;
         }
     }
