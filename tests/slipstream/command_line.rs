@@ -23,6 +23,61 @@ async fn scripts_can_rely_on_the_command_line() -> Result<()> {
     .await
 }
 
+#[test]
+fn a_cluster_is_simulated_and_the_report_stands_alone() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let report = directory.path().join("out.html");
+    let simulate = |more: &[&str]| {
+        let scenario = [
+            "simulate",
+            "--duration",
+            "6h",
+            "--history",
+            "1d",
+            "--ingest",
+        ];
+        let mut command = program();
+        command.args(scenario).arg("rows=100,every=1m").args(more);
+        anyhow::Ok(succeeds(&command.output()?)?)
+    };
+    let harsh = [
+        "--faults",
+        "harsh",
+        "--followers",
+        "2",
+        "--json",
+        "--report",
+    ];
+    let harsh: Vec<&str> = harsh.into_iter().chain(report.to_str()).collect();
+    let found: Value = serde_json::from_str(&simulate(&harsh)?)?;
+    let page = std::fs::read_to_string(&report)?;
+    // Six hours of a commit a minute, and merges beside them.
+    let commits = found["outcome"]["commits"].as_u64().context("commits")?;
+    let merges = found["outcome"]["merges"].as_u64().context("merges")?;
+    assert_eq!(commits, 6 * 60 + merges);
+    assert_eq!(page.matches("<svg").count(), 6);
+    assert!(
+        !page.contains("http://") && !page.contains("https://"),
+        "it stands alone"
+    );
+    assert!(page.contains("follower-2") && page.contains(&commits.to_string()));
+    // The same again, byte for byte; and another seed is another run.
+    let again: Value = serde_json::from_str(&simulate(&harsh)?)?;
+    assert_eq!(
+        (found.clone(), &page),
+        (again, &std::fs::read_to_string(&report)?)
+    );
+    let other: Vec<&str> = harsh.iter().copied().chain(["--seed", "1"]).collect();
+    assert_ne!(found, serde_json::from_str::<Value>(&simulate(&other)?)?);
+
+    let mut wrong = program();
+    let refused = wrong.args(["simulate", "--ingest", "speed=3"]).output()?;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(told.contains("'speed' is not known here"), "{told}");
+    Ok(())
+}
+
 /// Runs the program against a node.
 fn run(node: &Node, arguments: &[&str], input: &str) -> Result<Output> {
     let (command, rest) = arguments.split_first().context("a command")?;

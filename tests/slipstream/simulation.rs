@@ -325,6 +325,8 @@ fn a_create_without_a_look_back_is_found() {
     finds(
         Sabotage::MissingReadBack,
         &[
+            // Who never hears that it was replaced goes on as if it led.
+            "nobody who deletes knows of it",
             "was acknowledged",
             "which does not have it",
             "has digest",

@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use foyer::{
@@ -21,6 +22,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, Result};
 use parking_lot::{Mutex, RwLock};
 use slipstream_model::ExtentId;
+use tokio::time::timeout;
 
 use crate::ranges::requests;
 
@@ -35,6 +37,9 @@ const LOOKUPS: usize = 64;
 const DISK_UNIT_BYTES: u64 = 16 << 20;
 /// Below this there is no room for even a few units, and blocks are kept in memory only.
 const DISK_BYTES_MIN: u64 = 1 << 20;
+/// How long the last blocks may take to get to the disk when a node stops. They are some megabytes; a
+/// disk that was full leaves foyer's flusher waiting for ever.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A block of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,8 +159,14 @@ impl ColdCache {
 
     /// Brings to the disk what is not there yet. Without it the latest blocks are lost.
     pub async fn close(&self) {
-        if let Err(error) = self.blocks.close().await {
-            tracing::warn!(%error, "the cache of cold blocks could not be closed");
+        match timeout(CLOSE_PATIENCE, self.blocks.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the cache of cold blocks could not be closed");
+            }
+            Err(_) => tracing::warn!(
+                "the disk does not take the last cold blocks: they are fetched again when they are read"
+            ),
         }
     }
 
