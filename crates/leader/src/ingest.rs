@@ -18,6 +18,7 @@ mod infer;
 mod ipc;
 mod json;
 mod nulls;
+mod plain;
 mod records;
 mod rejects;
 mod source;

@@ -19,6 +19,7 @@ use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
 use super::nulls::NullTexts;
+use super::plain;
 use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
@@ -310,10 +311,17 @@ impl Decode {
         column: Option<usize>,
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         let delimiter = self.dialect.delimiter;
+        let pattern = self.dialect.nulls.pattern_for(records, delimiter);
+        if pattern.is_none()
+            && column.is_none()
+            && let Some(batches) = plain::decode(records, delimiter, &self.file, BATCH_ROWS)
+        {
+            return Ok(batches);
+        }
         let mut builder = ReaderBuilder::new(Arc::clone(&self.file))
             .with_delimiter(delimiter)
             .with_batch_size(BATCH_ROWS);
-        if let Some(pattern) = self.dialect.nulls.pattern_for(records, delimiter) {
+        if let Some(pattern) = pattern {
             builder = builder.with_null_regex(pattern.clone());
         }
         if let Some(column) = column {
