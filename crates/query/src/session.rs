@@ -31,7 +31,7 @@ use crate::scope::{self, Scoped};
 use crate::statement::{self, Class};
 use crate::stream::{Again, Execution};
 use crate::system::SystemSchema;
-use crate::table::{ResolveScans, ShowLimits};
+use crate::table::{ResolveScans, ShareOutMany, ShowLimits};
 use crate::travel::{self, Older};
 use crate::{
     ClusterView, OlderState, OlderVersions, Parameters, QueryError, QueryErrorKind, QueryOptions,
@@ -127,6 +127,12 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
     let last = rules.rposition(|rule| rule.name().starts_with("FilterPushdown"));
     if let Some(last) = last {
         optimizer.rules.insert(last, Arc::new(ShowLimits));
+    }
+
+    for rule in &mut optimizer.rules {
+        if ShareOutMany::replaces(rule.as_ref()) {
+            *rule = Arc::new(ShareOutMany::default());
+        }
     }
 
     // Neither file formats nor table factories: nothing outside the catalog can be named.

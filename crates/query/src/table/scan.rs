@@ -144,8 +144,8 @@ impl DeferredScan {
         selection.retain(|selected| !selected.slots.is_empty());
     }
 
-    /// Chooses the extents and makes a Parquet scan of them.
-    fn resolve(&self, partitions: usize, wish: &Wish) -> Result<Arc<dyn ExecutionPlan>> {
+    /// Chooses the extents and makes a Parquet scan of them, by as many tasks as `config` says.
+    fn resolve(&self, config: &ConfigOptions, wish: &Wish) -> Result<Arc<dyn ExecutionPlan>> {
         let selection = self.selection();
         if selection.is_empty() {
             return Ok(Arc::new(EmptyExec::new(Arc::clone(&self.schema))));
@@ -182,6 +182,14 @@ impl DeferredScan {
             files::is_inline(file) || context.access.is_local(&file.object_meta.location)
         };
         let are_local = files.iter().all(is_local);
+        let size_bytes: u64 = files.iter().map(PartitionedFile::effective_size).sum();
+        let is_shared_out =
+            !are_local || size_bytes >= config.optimizer.repartition_file_min_size as u64;
+        let partitions = if is_shared_out {
+            config.execution.target_partitions
+        } else {
+            1
+        };
         let source = self.source(&name, are_local);
         let apart = ordering
             .as_ref()
@@ -399,7 +407,9 @@ impl ExecutionPlan for DeferredScan {
                 "there is no partition {partition}"
             )));
         }
-        execute_stream(self.resolve(1, &Wish::default())?, context)
+        let mut config = context.session_config().options().as_ref().clone();
+        config.execution.target_partitions = 1;
+        execute_stream(self.resolve(&config, &Wish::default())?, context)
     }
 }
 
@@ -413,7 +423,7 @@ impl PhysicalOptimizerRule for ResolveScans {
         plan: Arc<dyn ExecutionPlan>,
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        resolve(plan, config.execution.target_partitions, &Wish::default())
+        resolve(plan, config, &Wish::default())
     }
 
     fn name(&self) -> &str {
@@ -427,11 +437,11 @@ impl PhysicalOptimizerRule for ResolveScans {
 
 fn resolve(
     plan: Arc<dyn ExecutionPlan>,
-    partitions: usize,
+    config: &ConfigOptions,
     wish: &Wish,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(scan) = plan.downcast_ref::<DeferredScan>() {
-        return scan.resolve(partitions, wish);
+        return scan.resolve(config, wish);
     }
     let wish = wish.of_input(&plan);
     let children = plan
@@ -444,7 +454,7 @@ fn resolve(
     }
     let resolved: Result<Vec<_>> = children
         .into_iter()
-        .map(|child| resolve(child, partitions, &wish))
+        .map(|child| resolve(child, config, &wish))
         .collect();
     replace_children_if_necessary(plan, resolved?)
 }

@@ -94,6 +94,26 @@ async fn a_change_of_the_table_is_seen_and_one_of_another_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_query_over_little_data_is_one_tasks() {
+    let world = world().await.near(1).await;
+    for sql in [
+        "SELECT carrier, count(*) FROM flights WHERE month > 5 GROUP BY carrier",
+        "SELECT DISTINCT carrier FROM flights ORDER BY carrier",
+        // The tasks of many would tell each other's scans what they found.
+        "SELECT max(month) FROM flights WHERE carrier = 'C1'",
+    ] {
+        let plan = world.rows(&format!("EXPLAIN {sql}")).await.join("\n");
+        assert!(!plan.contains("RepartitionExec"), "{plan}");
+        assert!(!plan.contains("CoalescePartitionsExec"), "{plan}");
+        assert!(is_known(&world, sql).await, "{sql}");
+    }
+    // What makes many rows of few is shared out as ever.
+    let sql = "SELECT f.month, count(*) FROM flights f CROSS JOIN flights g GROUP BY f.month";
+    let plan = world.rows(&format!("EXPLAIN {sql}")).await.join("\n");
+    assert!(plan.contains("RepartitionExec"), "{plan}");
+}
+
+#[tokio::test]
 async fn what_depends_on_more_than_tables_is_planned_each_time() {
     let mut world = world().await.near(1).await;
     assert!(is_known(&world, "SELECT count(*) FROM flights WHERE month > 5").await);
@@ -104,7 +124,6 @@ async fn what_depends_on_more_than_tables_is_planned_each_time() {
         // What one side of the join holds is told to the scan of the other.
         "SELECT count(*) FROM flights f JOIN carriers c ON f.carrier = c.code WHERE c.name = 'x'",
         "SELECT month FROM flights ORDER BY month DESC LIMIT 5",
-        "SELECT max(month) FROM flights WHERE carrier = 'C1'",
         "SELECT count(*) FROM slipstream.tables",
         "EXPLAIN SELECT count(*) FROM flights WHERE month > 5",
         "SELECT count(*) FROM datascope('flights', 'hotcache') WHERE month > 5",
