@@ -9,11 +9,13 @@ use crate::cluster::{Node, Site, Store, eventually};
 const OFF: &str =
     r#".alter database d policy merge '{"AllowRebuild": false, "AllowMerge": false}'"#;
 /// A table's policies, as every node shows them.
-const POLICIES: [&str; 4] = [
+const POLICIES: [&str; 6] = [
     ".show table t policy caching",
     ".show table t policy retention",
     ".show table t policy merge",
     ".show table t policy row_level_security",
+    ".show table t policy ingestionbatching",
+    ".show table t policy streamingingestion",
 ];
 
 async fn leader(site: &Site, options: &[&str]) -> Result<Node> {
@@ -65,6 +67,8 @@ async fn a_dropped_table_comes_back_with_its_rows_and_policies_everywhere() -> R
             ".alter table t policy caching hot = 3d",
             ".alter-merge table t policy retention softdelete = 999d",
             r#".alter table t policy merge '{"AllowRebuild": false, "AllowMerge": false, "MaxRangeInHours": 12}'"#,
+            r#".alter table t policy ingestionbatching '{"MaximumBatchingTimeSpan": "00:00:07"}'"#,
+            ".alter table t policy streamingingestion enable",
             ".alter table t policy row_level_security enable \
              \"owner = current_cluster_endpoint()\"",
         ] {

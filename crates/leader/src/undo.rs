@@ -6,7 +6,7 @@
 
 use slipstream_catalog::{DatabaseOp, DroppedTable};
 use slipstream_frontend::{ErrorKind, RecoveredExtent, ServiceError, SqlRequest, UndoDropTable};
-use slipstream_model::{Extent, ExtentId, RetentionPolicy, TableId, TableName};
+use slipstream_model::{Extent, ExtentId, RetentionPolicy, TableId, TableName, TablePolicies};
 
 use crate::engine::LeaderEngine;
 use crate::lifecycle::Kept;
@@ -126,36 +126,54 @@ fn restoration(
     dropped: &DroppedTable,
     extents: Vec<Extent>,
 ) -> Vec<DatabaseOp> {
-    let (schema, policies) = (&dropped.table.schema, &dropped.table.policies);
-    let table = || Some(name.clone());
+    let schema = &dropped.table.schema;
+    // By name, so that none is forgotten.
+    let TablePolicies {
+        caching,
+        row_level_security,
+        retention,
+        merge,
+        ingestion_batching,
+        streaming_ingestion,
+    } = TablePolicies::clone(&dropped.table.policies);
     let mut ops = vec![DatabaseOp::CreateTable {
         id,
         name: name.clone(),
         schema: schema.clone(),
         if_not_exists: false,
     }];
-    if let Some(policy) = policies.row_level_security.clone() {
-        ops.push(DatabaseOp::SetRowLevelSecurity {
+    // Before there are rows that it hides.
+    ops.extend(
+        row_level_security.map(|policy| DatabaseOp::SetRowLevelSecurity {
             table: name.clone(),
             policy: Some(policy),
-        });
-    }
-    if let Some(policy) = policies.caching.clone() {
-        let (table, policy) = (table(), Some(policy));
-        ops.push(DatabaseOp::SetCachingPolicy { table, policy });
-    }
-    if policies.retention.is_some() {
-        let (table, policy) = (table(), policies.retention);
-        ops.push(DatabaseOp::SetRetentionPolicy { table, policy });
-    }
-    if policies.merge.is_some() {
-        let (table, policy) = (table(), policies.merge);
-        ops.push(DatabaseOp::SetMergePolicy { table, policy });
-    }
-    if policies.streaming_ingestion.is_some() {
-        let (table, policy) = (table(), policies.streaming_ingestion);
-        ops.push(DatabaseOp::SetStreamingIngestionPolicy { table, policy });
-    }
+        }),
+    );
+    let table = Some(name);
+    ops.extend(caching.map(|policy| DatabaseOp::SetCachingPolicy {
+        table: table.cloned(),
+        policy: Some(policy),
+    }));
+    ops.extend(retention.map(|policy| DatabaseOp::SetRetentionPolicy {
+        table: table.cloned(),
+        policy: Some(policy),
+    }));
+    ops.extend(merge.map(|policy| DatabaseOp::SetMergePolicy {
+        table: table.cloned(),
+        policy: Some(policy),
+    }));
+    ops.extend(
+        ingestion_batching.map(|policy| DatabaseOp::SetIngestionBatchingPolicy {
+            table: table.cloned(),
+            policy: Some(policy),
+        }),
+    );
+    ops.extend(
+        streaming_ingestion.map(|policy| DatabaseOp::SetStreamingIngestionPolicy {
+            table: table.cloned(),
+            policy: Some(policy),
+        }),
+    );
     if !extents.is_empty() {
         ops.push(DatabaseOp::AddExtents {
             table: id,
