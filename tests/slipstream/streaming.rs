@@ -67,6 +67,33 @@ async fn a39_streamed_rows_are_there_once_at_every_version() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a39_a_follower_without_streaming_sees_rows_when_they_are_in_files() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = leader(site).await?;
+        let address = format!("{}={}", leader.cluster(), leader.grpc_url());
+        let options = ["--leader", &address, "--streaming-ingestion=false"];
+        let mut follower = site.start("follower", "south", "south", &options).await?;
+        follower.wait_ready().await?;
+        follower.attach(&leader, "d").await?;
+        stream(&leader, 1, "").await?;
+        let streamed = stream(&leader, 2, "").await?;
+        follower.wait_for_version("d", streamed).await?;
+        // The leader may have moved them by now: at their own version they stand in the log.
+        let then = format!("SELECT count(*) FROM t FOR VERSION AS OF {streamed}");
+        assert_eq!(leader.count("d", &then).await?, 2);
+        assert_eq!(follower.count("d", &then).await?, 0);
+        let sum = "SELECT coalesce(sum(n), 0) FROM t";
+        eventually("the rows are moved", async || {
+            Ok(follower.count("d", sum).await? == 3)
+        })
+        .await?;
+        ensure!(files(site)? > 0, "there is a file");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a39_a_streamed_ingest_happens_once_and_needs_the_policy() -> Result<()> {
     Site::run(Store::Directory, async |site| {
         let leader = leader(site).await?;

@@ -191,6 +191,16 @@ impl ExtentSet {
         self.inline
     }
 
+    /// Those that stand in files.
+    pub(crate) fn without_inline(&self) -> Self {
+        let inline = self.tail.iter().filter(|extent| extent.inline.is_some());
+        let mut ids: Vec<_> = inline.map(|extent| extent.id).collect();
+        ids.sort_unstable();
+        let mut set = self.clone();
+        set.remove_from_tail(&ids);
+        set
+    }
+
     /// Every sealed segment, then the tail as one more block.
     pub fn blocks(&self) -> Vec<ExtentBlock> {
         self.sealed

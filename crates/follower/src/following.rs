@@ -110,6 +110,19 @@ pub struct FollowContext {
     pub shutdown: CancellationToken,
     /// Says that a database has another version: its extents may be wanted near.
     pub news: Arc<Notify>,
+    /// Whether rows are shown that a leader has streamed in and not yet moved into files.
+    pub shows_streamed: bool,
+}
+
+impl FollowContext {
+    /// What queries see of a state.
+    pub(crate) fn visible(&self, state: DatabaseState) -> DatabaseState {
+        if self.shows_streamed {
+            state
+        } else {
+            state.without_streamed_rows()
+        }
+    }
 }
 
 impl Following {
@@ -212,7 +225,7 @@ impl Following {
         let version = |state: &Option<DatabaseState>| state.as_ref().map(DatabaseState::version);
         let before = self.served.borrow().state.clone();
         let is_newer = |state: &&DatabaseState| Some(state.version()) > version(&before);
-        let shown = ready.filter(is_newer).cloned().or(before);
+        let shown = ready.filter(is_newer).cloned().or_else(|| before.clone());
         let waits = held.is_on && shown.is_some() && version(&shown) < version(&newest.state);
         let now = self.context.clock.elapsed();
         let waited = waits.then(|| now.saturating_sub(*held.since.get_or_insert(now)));
@@ -231,6 +244,11 @@ impl Following {
                 held.since = None;
                 newest.state.clone()
             }
+        };
+        // What is served already is not made again: it is what remembered plans go by.
+        let state = match (state, before) {
+            (Some(state), Some(before)) if state.version() == before.version() => Some(before),
+            (state, _) => state.map(|state| self.context.visible(state)),
         };
         self.served.send_replace(Served { state, ..newest });
     }

@@ -34,4 +34,4 @@ pub use link::{Carrier, Dialer, LeaderAddress, NodeName};
 pub use node::{FollowerArgs, run};
 pub use pins::Pin;
 pub use registry::{IsOwned, Registry};
-pub use upstream::UpstreamArgs;
+pub use upstream::{Upstream, UpstreamArgs};

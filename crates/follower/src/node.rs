@@ -16,9 +16,9 @@ use crate::cache_settings::{CacheArgs, CacheSettings};
 use crate::engine::FollowerEngine;
 use crate::following::FollowContext;
 use crate::hot_cache::HotCache;
-use crate::link::{Dialer, LeaderAddress, NodeName};
+use crate::link::{LeaderAddress, NodeName};
 use crate::registry::Registry;
-use crate::upstream::UpstreamArgs;
+use crate::upstream::{Upstream, UpstreamArgs};
 
 /// The follower's flags.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -46,16 +46,15 @@ pub async fn run(args: FollowerArgs) -> anyhow::Result<()> {
     own_keys.extend(CacheArgs::KEYS);
     let (settings, own) = args.node.resolve(NodeRole::Follower, &own_keys)?;
     let cache = args.cache.resolve(&own)?;
-    let (mut leaders, dialer) = args.upstream.resolve(&own)?;
-    if leaders.is_empty() {
-        leaders.push(default_leader());
+    let mut upstream = args.upstream.resolve(&own)?;
+    if upstream.leaders.is_empty() {
+        upstream.leaders.push(default_leader());
     }
     runtime::init_telemetry(&settings.log, settings.log_json)?;
     let shutdown = runtime::shutdown_signal();
     serve(
         settings,
-        leaders,
-        dialer,
+        upstream,
         cache,
         Arc::new(SystemClock::default()),
         shutdown,
@@ -73,8 +72,7 @@ fn default_leader() -> LeaderAddress {
 
 async fn serve(
     settings: NodeSettings,
-    leaders: Vec<LeaderAddress>,
-    dialer: Dialer,
+    upstream: Upstream,
     cache: CacheSettings,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
@@ -110,16 +108,17 @@ async fn serve(
         clock,
         entropy,
         node,
-        dialer,
+        dialer: upstream.dialer,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         news: Arc::default(),
+        shows_streamed: upstream.shows_streamed,
     };
     let attachments = Attachments::open(&settings.data_dir)?;
     let owns_nothing = Arc::new(|_: &str| false);
     let registry = Registry::start(
         identity.clone(),
-        leaders,
+        upstream.leaders,
         attachments,
         context,
         owns_nothing,

@@ -44,23 +44,46 @@ pub struct UpstreamArgs {
     /// That certificate's private key, as PEM.
     #[arg(long, value_name = "FILE", env = "SLIPSTREAM_LEADER_KEY")]
     pub leader_key: Option<PathBuf>,
+
+    /// Whether rows that were streamed into a followed database are seen here at once, or when
+    /// their leader has moved them into files [default: true].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "SLIPSTREAM_STREAMING_INGESTION",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub streaming_ingestion: Option<bool>,
+}
+
+/// What these settings come to.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// The leaders that are named.
+    pub leaders: Vec<LeaderAddress>,
+    /// Reaches them.
+    pub dialer: Dialer,
+    /// Whether streamed rows are seen before they are moved into files.
+    pub shows_streamed: bool,
 }
 
 impl UpstreamArgs {
     /// Their names in a settings file.
-    pub const KEYS: [&'static str; 5] = [
+    pub const KEYS: [&'static str; 6] = [
         "leader",
         "leader-token",
         "leader-ca",
         "leader-cert",
         "leader-key",
+        "streaming-ingestion",
     ];
 
     /// Takes what was not given from the settings file, and reads the files that are named.
     ///
     /// # Errors
     /// When a value makes no sense, or a file cannot be read.
-    pub fn resolve(mut self, file: &toml::Table) -> anyhow::Result<(Vec<LeaderAddress>, Dialer)> {
+    pub fn resolve(mut self, file: &toml::Table) -> anyhow::Result<Upstream> {
         if self.leaders.is_empty() {
             let parse = |text: String| {
                 text.parse()
@@ -89,7 +112,17 @@ impl UpstreamArgs {
             };
             tokens.insert(name, token);
         }
-        Ok((self.leaders, Dialer::new(tokens, tls)))
+        let shows_streamed = match (self.streaming_ingestion, file.get("streaming-ingestion")) {
+            (Some(given), _) => given,
+            (None, None) => true,
+            (None, Some(toml::Value::Boolean(given))) => *given,
+            (None, Some(other)) => bail!("streaming-ingestion: {other} is neither true nor false"),
+        };
+        Ok(Upstream {
+            leaders: self.leaders,
+            dialer: Dialer::new(tokens, tls),
+            shows_streamed,
+        })
     }
 }
 

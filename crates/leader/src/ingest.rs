@@ -45,8 +45,8 @@ pub(crate) use ids::Abandoned;
 pub use ids::ExtentIds;
 use rejects::Place;
 pub use rejects::Rejects;
-pub use write::write_extents;
-pub(crate) use write::{check_nulls, inline_extent, rewrite_extents};
+pub(crate) use write::{check_nulls, rewrite_extents};
+pub use write::{inline_extent, write_extents};
 
 /// Rows in one batch on the way.
 pub(crate) const BATCH_ROWS: usize = 8_192;

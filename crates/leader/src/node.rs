@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use slipstream_follower::{
-    Attachments, Dialer, FollowContext, IsOwned, LeaderAddress, NodeName, Registry, UpstreamArgs,
+    Attachments, FollowContext, IsOwned, NodeName, Registry, Upstream, UpstreamArgs,
 };
 use slipstream_frontend::runtime::{self, SystemClock};
 use slipstream_frontend::settings::{NodeArgs, NodeSettings};
@@ -47,17 +47,16 @@ pub async fn run(args: LeaderArgs) -> anyhow::Result<()> {
     own_keys.extend(LifecycleArgs::KEYS);
     let (settings, own) = args.node.resolve(NodeRole::Leader, &own_keys)?;
     let lifecycle = args.lifecycle.resolve(&own)?;
-    let (leaders, dialer) = args.upstream.resolve(&own)?;
+    let upstream = args.upstream.resolve(&own)?;
     runtime::init_telemetry(&settings.log, settings.log_json)?;
     let shutdown = runtime::shutdown_signal();
     let clock = Arc::new(SystemClock::default());
-    serve(settings, leaders, dialer, lifecycle, clock, shutdown).await
+    serve(settings, upstream, lifecycle, clock, shutdown).await
 }
 
 async fn serve(
     settings: NodeSettings,
-    leaders: Vec<LeaderAddress>,
-    dialer: Dialer,
+    upstream: Upstream,
     lifecycle: LifecycleSettings,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
@@ -80,10 +79,11 @@ async fn serve(
             cluster: settings.cluster.to_string(),
             node: entropy.uuid(),
         },
-        dialer,
+        dialer: upstream.dialer,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         news: Arc::default(),
+        shows_streamed: upstream.shows_streamed,
     };
     let gate_entropy = entropy.clone();
     let cluster = Cluster::open(ClusterContext {
@@ -109,7 +109,13 @@ async fn serve(
     let attachments = Attachments::open(&settings.data_dir)?;
     let owner = Arc::clone(&cluster);
     let is_owned: IsOwned = Arc::new(move |name| owner.catalog().database(name).is_some());
-    let registry = Registry::start(identity.clone(), leaders, attachments, context, is_owned);
+    let registry = Registry::start(
+        identity.clone(),
+        upstream.leaders,
+        attachments,
+        context,
+        is_owned,
+    );
     let owned = Arc::clone(&cluster);
     let engine = LeaderEngine::new(identity, owned, registry, query, ingest, garbage);
     let gate = Gate::new(Arc::new(engine), tokens, gate_entropy)

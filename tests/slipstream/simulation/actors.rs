@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use futures::stream;
 use slipstream_catalog::{Committed, DatabaseOp, DatabaseState, TableState};
 use slipstream_frontend::{ErrorKind, ServiceError};
-use slipstream_leader::ingest::write_extents;
+use slipstream_leader::ingest::{inline_extent, write_extents};
 use slipstream_model::{
     CachingPolicy, Digest, Extent, MergePolicy, RetentionPolicy, TableId, TableName, TableSchema,
 };
@@ -30,6 +30,8 @@ const READERS: usize = 2;
 const THINKING: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(2_500));
 /// How long a query reads.
 const QUERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(40));
+/// How many of the extents are streamed in.
+const STREAMED: f64 = 0.3;
 /// Between two breakages.
 const CHAOS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// How long something is broken.
@@ -172,19 +174,25 @@ impl View {
         rows
     }
 
-    /// Writes rows as an extent; the commit comes later.
+    /// Makes an extent of rows, a file or one that stands in the log; the commit comes later.
     async fn upload(&self, table: &TableState, rows: &[Row]) -> Option<DatabaseOp> {
         let columns: (Vec<i64>, Vec<i64>) = rows.iter().copied().unzip();
         let columns = [columns.0, columns.1].map(Int64Array::from);
         let columns = columns.map(|column| Arc::new(column) as _);
         let batch = RecordBatch::try_new(table.schema.arrow(), columns.to_vec()).expect("a batch");
         let context = self.leader.ingest(self.state.id()).ok()?;
-        let batches = stream::iter([Ok::<_, ServiceError>(batch)]);
-        let extents = write_extents(&context, &table.schema, batches).await;
+        let extents = if self.dice.chance(STREAMED) {
+            let extent = inline_extent(&context, &table.schema, vec![batch]).await;
+            extent.ok()?.into_iter().collect()
+        } else {
+            let batches = stream::iter([Ok::<_, ServiceError>(batch)]);
+            let extents = write_extents(&context, &table.schema, batches).await;
+            extents.ok()?
+        };
         Some(DatabaseOp::AddExtents {
             table: table.id,
             schema: table.schema.clone(),
-            extents: extents.ok()?,
+            extents,
         })
     }
 
@@ -368,6 +376,9 @@ async fn read_extent(
     state: &DatabaseState,
     extent: &Extent,
 ) -> Option<Vec<Row>> {
+    if let Some(bytes) = &extent.inline {
+        return Some(decode(bytes.clone()));
+    }
     let path = BucketPath::extent(state.id(), extent.id);
     for _ in 0..READ_ATTEMPTS {
         match follower.bucket.get(&path).await {

@@ -526,8 +526,12 @@ impl Inner {
             if self.rows.contains_key(&extent.id) {
                 continue;
             }
+            if extent.inline.is_some() {
+                self.count("streamed extents");
+            }
             let path = BucketPath::extent(state.id(), extent.id);
-            match objects.get(path.as_str()) {
+            let file = extent.inline.as_ref().or(objects.get(path.as_str()));
+            match file {
                 Some(file) if Digest::of(file) == extent.sha256 => {
                     self.rows.insert(extent.id, Arc::new(decode(file.clone())));
                 }

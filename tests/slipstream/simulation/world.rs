@@ -260,6 +260,7 @@ impl World {
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             news: Arc::default(),
+            shows_streamed: true,
         };
         let identity = NodeIdentity {
             cluster: ClusterName::new(name.clone())?,

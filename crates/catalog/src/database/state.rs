@@ -415,6 +415,23 @@ impl DatabaseState {
         ids
     }
 
+    /// What of it stands in files: without the rows that were streamed in and are not moved yet. Version
+    /// and digest are those of the whole; no commit goes on from it.
+    #[must_use]
+    pub fn without_streamed_rows(&self) -> Self {
+        let has_streamed = |table: &&Arc<TableState>| table.extents.inline().extents > 0;
+        let streamed: Vec<_> = self.tables().filter(has_streamed).collect();
+        let mut stored = self.clone();
+        for table in streamed {
+            let extents = table.extents.without_inline();
+            stored.put(TableState {
+                extents,
+                ..TableState::clone(table)
+            });
+        }
+        stored
+    }
+
     /// Puts a table in, in place of the one with its id.
     pub(crate) fn put(&mut self, table: TableState) {
         let table = Arc::new(table);

@@ -283,9 +283,14 @@ fn what_stands_in_the_log_stays_in_the_tail_until_it_leaves() {
             .live_slots()
             .all(|slot| sealed.inline(slot).is_none())
     );
+    let stored = set.without_inline();
+    assert_eq!((set.len(), set.inline().extents), (1_030, 3), "as it was");
     set.remove(&ids(0..3)).expect("there");
-    assert_eq!(set.inline(), InlineTotals::default());
-    assert_eq!((set.len(), set.tail().len()), (1_027, 3));
+    for set in [set, stored] {
+        assert_eq!(set.inline(), InlineTotals::default());
+        assert_eq!((set.len(), set.tail().len()), (1_027, 3));
+        assert_eq!(set.iter().count(), 1_027);
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -57,7 +57,7 @@ impl OlderVersions for Registry {
         let pin = following.pin(version.min(newest.version()));
         let state = older_state(history, database, newest, version).await?;
         Ok(OlderState {
-            state,
+            state: following.context.visible(state),
             hold: Some(Box::new(pin)),
         })
     }

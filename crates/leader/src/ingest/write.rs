@@ -70,7 +70,7 @@ pub(crate) async fn rewrite_extents(
 ///
 /// # Errors
 /// When they do not fit the table, or no id is to be had.
-pub(crate) async fn inline_extent(
+pub async fn inline_extent(
     context: &IngestContext,
     schema: &TableSchema,
     batches: Vec<RecordBatch>,

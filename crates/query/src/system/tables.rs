@@ -175,8 +175,10 @@ pub(super) fn extents(databases: Databases) -> Arc<dyn TableProvider> {
         // A JSON array: unlike a list, CSV can hold it too.
         text("tags", |row: &R| json_array(row.extent.tags.iter())),
         text("sha256", |row: &R| row.extent.sha256),
-        text("path", |row: &R| {
-            BucketPath::extent(row.database, row.extent.id)
+        // What was streamed in has none until it is moved into a file.
+        optional_text("path", |row: &R| {
+            let has_file = row.extent.inline.is_none();
+            has_file.then(|| BucketPath::extent(row.database, row.extent.id))
         }),
     ];
     SystemTable::provider("extents", columns, move || {
