@@ -41,6 +41,7 @@ mod garbage;
 mod health;
 mod ingest_at_scale;
 mod lifecycle;
+mod log_start;
 mod long_query;
 mod orphans;
 mod pins;

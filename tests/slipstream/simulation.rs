@@ -125,6 +125,8 @@ async fn come_to_rest(world: &Arc<World>) -> Result<(), String> {
     }
     let leader = world.start_leader().await;
     leader.map_err(|error| format!("no leader starts in peace: {error:#}"))?;
+    // One that knows nothing of what was before.
+    world.kill_follower(0);
     for number in 0..actors::FOLLOWERS {
         let follower = match world.follower(number) {
             Some(follower) => follower,

@@ -10,10 +10,10 @@ mod load;
 mod write;
 
 use bytes::Bytes;
-use slipstream_model::Digest;
-use slipstream_storage::blocking;
+use slipstream_model::{DatabaseId, Digest, Version};
+use slipstream_storage::{BucketPath, BucketWriter, blocking};
 
-use crate::LogDefect;
+use crate::{CatalogError, LogDefect};
 pub(crate) use load::{is_lost, load, load_newest};
 pub(crate) use write::write;
 
@@ -26,6 +26,33 @@ pub(crate) fn segments(root: &Bytes) -> Result<Vec<Digest>, LogDefect> {
     let tables = format::decode_root(root)?.tables.into_iter();
     let segments = tables.flat_map(|table| table.segments);
     Ok(segments.map(|segment| segment.sha256).collect())
+}
+
+/// Deletes the checkpoint of a version, when there is one, and those of its segments that do not
+/// stay. Repeating it is harmless.
+pub(crate) async fn delete(
+    bucket: &BucketWriter,
+    database: DatabaseId,
+    version: Version,
+    stays: impl Fn(&Digest) -> bool,
+) -> Result<(), CatalogError> {
+    let root = BucketPath::checkpoint_root(database, version);
+    let Some(object) = bucket.try_get(&root).await? else {
+        return Ok(());
+    };
+    match segments(&object) {
+        // The root goes last: it alone names them.
+        Ok(segments) => {
+            for sha256 in segments.into_iter().filter(|segment| !stays(segment)) {
+                let path = BucketPath::checkpoint_segment(database, sha256);
+                bucket.delete(&path).await?;
+            }
+        }
+        Err(defect) => tracing::warn!(
+            %root, %defect, "what a damaged checkpoint shares with no other one stays"
+        ),
+    }
+    Ok(bucket.delete(&root).await?)
 }
 
 /// Runs work that takes long on a thread for such work.

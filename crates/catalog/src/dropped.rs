@@ -89,23 +89,7 @@ impl DroppedDatabase {
         database: DatabaseId,
         version: Version,
     ) -> Result<(), CatalogError> {
-        let root = BucketPath::checkpoint_root(database, version);
-        if let Some(object) = bucket.try_get(&root).await? {
-            match checkpoint::segments(&object) {
-                // The root goes last: it alone names them.
-                Ok(segments) => {
-                    for sha256 in segments {
-                        let path = BucketPath::checkpoint_segment(database, sha256);
-                        bucket.delete(&path).await?;
-                    }
-                }
-                Err(defect) => tracing::warn!(
-                    %root, %defect,
-                    "what a damaged checkpoint of a dropped database shares with no other one stays"
-                ),
-            }
-            bucket.delete(&root).await?;
-        }
+        checkpoint::delete(bucket, database, version, |_| false).await?;
         if self.openings.binary_search(&version).is_err() {
             let commit = BucketPath::database_commit(database, version);
             bucket.delete(&commit).await?;

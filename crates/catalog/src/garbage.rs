@@ -31,7 +31,8 @@ use crate::codec::{Malformed, fixed, to_bytes};
 use crate::database::DatabaseRecord;
 use crate::log::{self, LogRecord};
 use crate::{
-    CatalogError, Commit, CorruptLog, DatabaseReader, DatabaseState, LogDefect, checkpoint,
+    CatalogError, Commit, CorruptLog, DatabaseReader, DatabaseState, LogDefect, LogStart,
+    checkpoint,
 };
 
 /// Magic of a ledger: kind and format version.
@@ -96,19 +97,30 @@ impl GarbageLedger {
     pub async fn load(bucket: &BucketReader, database: DatabaseId) -> Result<Self, CatalogError> {
         let empty = DatabaseState::empty(bucket.id(), database);
         let path = BucketPath::garbage_ledger(database);
-        let Some(object) = bucket.try_get(&path).await? else {
-            return Ok(Self::new(empty));
-        };
-        match Self::read(bucket, &empty, &path, &object).await {
-            Ok(ledger) => Ok(ledger),
-            Err(error) if checkpoint::is_lost(&error) => {
-                tracing::warn!(
+        let start = LogStart::newest(bucket, database).await?;
+        let begins = start.as_ref().map_or(Version::ZERO, |start| start.version);
+        if let Some(object) = bucket.try_get(&path).await? {
+            match Self::read(bucket, &empty, &path, &object).await {
+                Ok(ledger) if ledger.stored >= begins => return Ok(ledger),
+                // A late writer's. The log no longer leads on from it.
+                Ok(_) => {}
+                Err(error) if checkpoint::is_lost(&error) => tracing::warn!(
                     %database, %error,
                     "what was removed is not known any more; reading the log from its start"
-                );
-                Ok(Self::new(empty))
+                ),
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+        }
+        match start {
+            None => Ok(Self::new(empty)),
+            // All that was removed before is settled: otherwise the log would not begin there.
+            Some(start) => {
+                let state = start.state(bucket, &empty).await?;
+                Ok(Self {
+                    epochs: start.epochs,
+                    ..Self::new(state)
+                })
+            }
         }
     }
 
@@ -325,7 +337,7 @@ impl Found {
     }
 }
 
-fn epoch_to_proto(opened: &OpenedEpoch) -> proto::OpenedEpoch {
+pub(crate) fn epoch_to_proto(opened: &OpenedEpoch) -> proto::OpenedEpoch {
     proto::OpenedEpoch {
         epoch: opened.epoch.get(),
         version: opened.version.get(),
@@ -334,7 +346,7 @@ fn epoch_to_proto(opened: &OpenedEpoch) -> proto::OpenedEpoch {
     }
 }
 
-fn epoch_from_proto(opened: proto::OpenedEpoch) -> OpenedEpoch {
+pub(crate) fn epoch_from_proto(opened: proto::OpenedEpoch) -> OpenedEpoch {
     OpenedEpoch {
         epoch: Epoch::new(opened.epoch),
         version: Version::new(opened.version),

@@ -25,11 +25,11 @@ use crate::log::{self, Draft, LogState};
 use crate::testing::*;
 use crate::{
     ClusterOp, ClusterState, Commit, DatabaseOp, DatabaseState, DroppedDatabase, ExtentSet,
-    FollowerRecord, GarbageLedger, InvitationRecord, NotedIngest, OpenedEpoch, PrincipalsChange,
-    PutMode, RecentIngests, Removal, RemovedExtent, TableState, TagsChange, UploadIntent,
-    WriterContext,
+    FollowerRecord, GarbageLedger, InvitationRecord, LogStart, NotedIngest, OpenedEpoch,
+    PrincipalsChange, PutMode, RecentIngests, Removal, RemovedExtent, TableState, TagsChange,
+    UploadIntent, WriterContext,
 };
-use crate::{dropped, garbage, intent};
+use crate::{dropped, garbage, intent, start};
 
 const BUCKET: BucketId = BucketId::new(Uuid::from_u128(0xB0C7E7));
 
@@ -795,4 +795,31 @@ fn golden_intents_and_dropped_databases() {
     assert_golden("garbage.dropped", &bytes);
     let found = dropped::Found::decode(&bytes).expect("whole");
     assert_eq!(found.dropped, dropped);
+}
+
+#[test]
+fn golden_start_of_a_log() {
+    let start = LogStart {
+        number: 3,
+        version: Version::new(4_096),
+        digest: Digest::of(b"a state"),
+        epochs: vec![
+            OpenedEpoch {
+                epoch: Epoch::new(1),
+                version: Version::FIRST,
+                opened_at: Timestamp::from_micros(1_357_016_400_000_000),
+                is_settled: true,
+            },
+            OpenedEpoch {
+                epoch: Epoch::new(2),
+                version: Version::new(4_000),
+                opened_at: Timestamp::from_micros(1_357_016_500_000_000),
+                is_settled: false,
+            },
+        ],
+    };
+    let bytes = start.encode(BUCKET, DATABASE);
+    assert_golden("log.start", &bytes);
+    let found = start::Found::decode(&bytes).expect("whole");
+    assert_eq!(found.numbered(3), start);
 }

@@ -17,8 +17,8 @@ use slipstream_storage::{BucketPath, BucketReader};
 use tokio::sync::Semaphore;
 
 use crate::database::DatabaseRecord;
-use crate::log::LogRecord;
-use crate::{CatalogError, Commit, CorruptLog, DatabaseState, checkpoint, log};
+use crate::log::{LogRecord, LogState};
+use crate::{CatalogError, Commit, CorruptLog, DatabaseState, LogStart, checkpoint, log};
 
 pub use dropped::DroppedTable;
 
@@ -56,9 +56,17 @@ pub enum HistoryError {
     /// The database did not exist then.
     #[error("nothing had been committed at {0}")]
     TooEarly(Timestamp),
-    /// Commits that lead to it were removed.
-    #[error("version {0} is no longer kept: the log that leads to it was removed")]
-    NotKept(Version),
+    /// Commits that lead to it were deleted.
+    #[error(
+        "version {wanted} is no longer kept: the log that leads to it was deleted{}",
+        oldest_kept(*oldest)
+    )]
+    NotKept {
+        /// The version that was asked for.
+        wanted: Version,
+        /// The oldest that is kept, when it is known.
+        oldest: Option<Version>,
+    },
     /// Reading it takes more than may be spent on it.
     #[error(
         "version {wanted} lies {commits} commits after the nearest state that is kept, and at most \
@@ -73,6 +81,12 @@ pub enum HistoryError {
     /// The bucket did not answer, or what it holds cannot be trusted.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+}
+
+fn oldest_kept(oldest: Option<Version>) -> String {
+    oldest.map_or_else(String::new, |oldest| {
+        format!(". The oldest that can be read is version {oldest}")
+    })
 }
 
 /// A version, as its commit says of itself.
@@ -165,9 +179,11 @@ impl History {
         if newest.committed_at() <= time {
             return Ok(newest.version());
         }
-        // Commit times never go back, and the log is removed from its beginning: what is missing is
+        // Commit times never go back, and the log is deleted from its beginning: what is missing is
         // older than what is there.
-        let (mut below, mut above) = (Version::ZERO, newest.version());
+        let oldest = self.oldest(newest).await?;
+        let before = oldest.map_or(0, |oldest| oldest.get() - 1);
+        let (mut below, mut above) = (Version::new(before), newest.version());
         let mut is_kept = false;
         while below.next() < above {
             let middle = Version::new(below.get() + (above.get() - below.get()) / 2);
@@ -180,7 +196,33 @@ impl History {
         match (below, is_kept) {
             (Version::ZERO, _) => Err(HistoryError::TooEarly(time)),
             (version, true) => Ok(version),
-            (version, false) => Err(HistoryError::NotKept(version)),
+            (wanted, false) => Err(HistoryError::NotKept { wanted, oldest }),
+        }
+    }
+
+    /// The newest checkpoint that is not above a version, as far as it is worth looking for, and that
+    /// the log goes on from.
+    ///
+    /// # Errors
+    /// When the bucket does not answer.
+    pub async fn checkpoint_before(
+        &self,
+        newest: &DatabaseState,
+        version: Version,
+    ) -> Result<Option<DatabaseState>, HistoryError> {
+        self.checkpoint(newest, Version::ZERO, version).await
+    }
+
+    /// The version that the log begins with, since its beginning was deleted.
+    async fn oldest(&self, newest: &DatabaseState) -> Result<Option<Version>, HistoryError> {
+        let start = LogStart::newest(&self.bucket, newest.id()).await?;
+        Ok(start.map(|start| start.version))
+    }
+
+    async fn not_kept(&self, newest: &DatabaseState, wanted: Version) -> HistoryError {
+        match self.oldest(newest).await {
+            Ok(oldest) => HistoryError::NotKept { wanted, oldest },
+            Err(error) => error,
         }
     }
 
@@ -271,7 +313,10 @@ impl History {
                 commits,
             });
         }
-        self.replay(start, version).await
+        match self.replay(start, version).await? {
+            Some(state) => Ok(state),
+            None => Err(self.not_kept(newest, version).await),
+        }
     }
 
     /// The nearest state at hand that is not newer than a version.
@@ -287,9 +332,22 @@ impl History {
                 .filter(|known| known.version() <= version && known.is_same_as(newest));
             known.max_by_key(|known| known.version()).cloned()
         };
-        let nearest = recent.unwrap_or_else(|| newest.beginning());
-        let checkpoint = self.checkpoint(newest, nearest.version(), version).await?;
-        Ok(checkpoint.unwrap_or(nearest))
+        let above = recent
+            .as_ref()
+            .map_or(Version::ZERO, DatabaseState::version);
+        let checkpoint = self.checkpoint(newest, above, version).await?;
+        if let Some(nearest) = checkpoint.or(recent) {
+            return Ok(nearest);
+        }
+        let start = newest.load_start(&self.bucket, Version::ZERO).await?;
+        let start = start.unwrap_or_else(|| newest.beginning());
+        if start.version() > version {
+            return Err(HistoryError::NotKept {
+                wanted: version,
+                oldest: Some(start.version()),
+            });
+        }
+        Ok(start)
     }
 
     /// The newest checkpoint above one version and not above another, as far as it is worth looking
@@ -357,12 +415,12 @@ impl History {
         Ok(goes_on.then_some(state))
     }
 
-    /// Applies the commits after a state, up to a version.
+    /// Applies the commits after a state, up to a version; `None` when one of them is missing.
     async fn replay(
         &self,
         mut state: DatabaseState,
         version: Version,
-    ) -> Result<DatabaseState, HistoryError> {
+    ) -> Result<Option<DatabaseState>, HistoryError> {
         while state.version() < version {
             let first = state.version().next().get();
             let last = version.get().min(first + FETCH_CONCURRENCY - 1);
@@ -370,13 +428,15 @@ impl History {
             let fetches = (first..=last).map(|number| self.commit(database, Version::new(number)));
             let fetches: Vec<_> = fetches.collect();
             for fetched in join_all(fetches).await {
-                let commit = fetched?.ok_or(HistoryError::NotKept(version))?;
+                let Some(commit) = fetched? else {
+                    return Ok(None);
+                };
                 let path = BucketPath::database_commit(database, state.version().next());
                 let applied = state.apply(&commit).map_err(|corrupt| corrupt.named(&path));
                 state = applied.map_err(CatalogError::from)?;
             }
         }
-        Ok(state)
+        Ok(Some(state))
     }
 
     async fn commit(

@@ -13,6 +13,7 @@
 //! * [`GarbageLedger`] is what commits took out of tables and nobody has deleted yet. An
 //!   [`UploadIntent`] says which extents a writer may upload, and a [`DroppedDatabase`] how far the
 //!   deletion of a whole database is.
+//! * A [`LogStart`] says where the log begins once its oldest commits are deleted.
 //! * [`ClusterWriter`], [`ClusterReader`] and [`ClusterState`] are the same for the catalog of a
 //!   cluster: its databases, and who follows them.
 //!
@@ -23,7 +24,8 @@
 //! * A state is only ever reached by commits whose bucket, log, number, epoch, history and
 //!   digests were verified. What does not verify is named ([`CorruptLog`]) and nothing is guessed.
 //! * Committing and applying cost what changes, however many extents there are.
-//! * A checkpoint is only a shortcut: the log alone gives the same state.
+//! * A checkpoint is only a shortcut: the log alone gives the same state. Only where a log's beginning
+//!   was deleted, the checkpoint that it begins with stands for it.
 //!
 //! # Example
 //!
@@ -83,6 +85,7 @@ mod intent;
 mod log;
 mod op;
 mod reader;
+mod start;
 #[cfg(test)]
 mod testing;
 mod writer;
@@ -102,6 +105,7 @@ pub use ingests::{NotedIngest, RecentIngests};
 pub use intent::UploadIntent;
 pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode, TagsChange};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
+pub use start::{LogStart, checkpoint_segments};
 pub use writer::{
     CHECKPOINT_EVERY, ClusterWriter, Committed, DatabaseWriter, LogWriter, Subscription,
     WriterContext,

@@ -92,6 +92,17 @@ pub trait LogState: fmt::Debug + Clone + Send + Sync + 'static {
         bucket: &BucketReader,
     ) -> impl Future<Output = Result<Option<Self>, CatalogError>> + Send;
 
+    /// The state that the log begins with since its oldest commits were deleted, if that lies above
+    /// a version; `None` for a log that is whole.
+    fn load_start(
+        &self,
+        bucket: &BucketReader,
+        above: Version,
+    ) -> impl Future<Output = Result<Option<Self>, CatalogError>> + Send {
+        let _ = (bucket, above);
+        std::future::ready(Ok(None))
+    }
+
     /// Writes a checkpoint; `false` for a log that does without.
     fn write_checkpoint(
         &self,

@@ -8,7 +8,7 @@ use slipstream_model::{ClusterName, DatabaseId, TableLevelSharing, Timestamp, Ve
 use slipstream_storage::{BucketPath, BucketReader, StorageError};
 
 use crate::log::{self, LogState};
-use crate::{CatalogError, ClusterState, CorruptLog, DatabaseState, checkpoint};
+use crate::{CatalogError, ClusterState, CorruptLog, DatabaseState, LogStart, checkpoint};
 
 /// Log objects that are read at once. As many as fit in the memory and the request rate of a
 /// starting node; InfluxDB capped its start-up reads at 16 to 20 after unbounded ones failed.
@@ -77,7 +77,8 @@ impl DatabaseReader {
     }
 
     /// The newest state: the newest checkpoint, and the log from there to its end. A lost or
-    /// damaged checkpoint is reported to the log, and the database's log is read from its start.
+    /// damaged checkpoint is reported to the log, and the database's log is read from its start: the
+    /// first commit, or the checkpoint that it begins with since its beginning was deleted.
     ///
     /// A database that nobody has written has the empty state, of version 0.
     ///
@@ -111,6 +112,17 @@ impl DatabaseReader {
     pub async fn commit_at(&self, version: Version) -> Result<Option<Bytes>, CatalogError> {
         let path = BucketPath::database_commit(self.database, version);
         Ok(self.bucket.try_get(&path).await?)
+    }
+
+    /// Whether there is no commit right after a state because the beginning of the log was deleted,
+    /// rather than because the state is the newest. Then [`load`](Self::load) tells how to go on. One
+    /// request for a log that is whole.
+    ///
+    /// # Errors
+    /// When the bucket does not answer.
+    pub async fn is_cut_off(&self, state: &DatabaseState) -> Result<bool, CatalogError> {
+        let start = LogStart::newest(&self.bucket, self.database).await?;
+        Ok(start.is_some_and(|start| start.version > state.version().next()))
     }
 
     /// A state with every commit after it. One request when there is none.
@@ -177,9 +189,9 @@ pub(crate) async fn load<S: LogState>(
     empty: S,
 ) -> Result<Loaded<S>, CatalogError> {
     let Some(checkpoint) = empty.load_checkpoint(bucket).await? else {
-        return read_log(bucket, empty, LOG_FETCH_CONCURRENCY).await;
+        return read_to_end(bucket, empty).await;
     };
-    let loaded = read_log(bucket, checkpoint, LOG_FETCH_CONCURRENCY).await?;
+    let loaded = read_to_end(bucket, checkpoint).await?;
     match &loaded.corrupt {
         // The checkpoint may be what is wrong: only the log itself can tell.
         Some(corrupt) if loaded.state.chain().version == loaded.read_from => {
@@ -188,13 +200,32 @@ pub(crate) async fn load<S: LogState>(
                 "the commit after the checkpoint does not continue it; \
                  reading the log from its start"
             );
-            read_log(bucket, empty, LOG_FETCH_CONCURRENCY).await
+            read_to_end(bucket, empty).await
         }
         _ => Ok(loaded),
     }
 }
 
-/// The log alone.
+/// The log after a state, to its end. What looks like the end may be where the beginning of the log
+/// was deleted: then it is read from where it begins now.
+pub(crate) async fn read_to_end<S: LogState>(
+    bucket: &BucketReader,
+    mut state: S,
+) -> Result<Loaded<S>, CatalogError> {
+    loop {
+        let loaded = read_log(bucket, state, LOG_FETCH_CONCURRENCY).await?;
+        if loaded.corrupt.is_some() {
+            return Ok(loaded);
+        }
+        let version = loaded.state.chain().version;
+        match loaded.state.load_start(bucket, version).await? {
+            None => return Ok(loaded),
+            Some(start) => state = start,
+        }
+    }
+}
+
+/// The log alone, as far as it goes on from a state.
 pub(crate) async fn catch_up<S: LogState>(
     bucket: &BucketReader,
     state: S,

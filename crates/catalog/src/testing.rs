@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -15,6 +17,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use parking_lot::Mutex;
 use slipstream_model::{
     ClusterName, ColumnId, ColumnStatistics, DatabaseId, Digest, Entropy, Extent, ExtentId,
     ManualClock, SortOrder, StatisticValue, TableId, TableName, TableSchema, Timestamp,
@@ -193,12 +196,13 @@ pub(crate) enum Fault {
 }
 
 /// A store in memory whose next puts fail, and whose objects can be overwritten behind its back.
-#[derive(Debug)]
 pub(crate) struct FaultyStore {
     inner: InMemory,
     fault: Fault,
     /// Puts that still fail.
     puts: AtomicUsize,
+    /// What happens while the next put is on its way.
+    meanwhile: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl FaultyStore {
@@ -207,7 +211,13 @@ impl FaultyStore {
             inner: InMemory::new(),
             fault,
             puts: AtomicUsize::new(0),
+            meanwhile: Mutex::default(),
         })
+    }
+
+    /// Has something happen while the next put is on its way.
+    pub(crate) fn delay_next_put(&self, meanwhile: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock() = Some(meanwhile.boxed());
     }
 
     pub(crate) async fn bucket(self: &Arc<Self>) -> BucketWriter {
@@ -255,6 +265,12 @@ impl FaultyStore {
     }
 }
 
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FaultyStore")
@@ -269,6 +285,10 @@ impl ObjectStore for FaultyStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
+        let meanwhile = self.meanwhile.lock().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         let one_less = |puts: usize| puts.checked_sub(1);
         if self
             .puts

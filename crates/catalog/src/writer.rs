@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::log::{self, Draft, LogState, Stamp};
-use crate::reader::{catch_up, load};
+use crate::reader::{catch_up, load, read_to_end};
 use crate::{CatalogError, ClusterState, CommitError, DatabaseState};
 use checkpointer::Checkpointer;
 use task::{Request, WriterTask};
@@ -161,7 +161,14 @@ impl<S: LogState> LogWriter<S> {
                 .await?
             {
                 CreateOutcome::Created => {
-                    return Ok(Self::start(bucket, opened, checkpointed, context));
+                    // A number is free at the end of the log, and where its beginning was deleted
+                    // since it was read.
+                    let start = opened.load_start(bucket.reader(), stamp.version).await?;
+                    let Some(start) = start else {
+                        return Ok(Self::start(bucket, opened, checkpointed, context));
+                    };
+                    bucket.delete(&state.commit_path(stamp.version)).await?;
+                    loaded = read_to_end(bucket.reader(), start).await?;
                 }
                 CreateOutcome::Exists(_) => loaded = catch_up(bucket.reader(), state).await?,
             }

@@ -17,6 +17,9 @@ use tonic::{Code, Status};
 
 use crate::following::Following;
 
+/// How often a leader is heard of at most and at least, whatever it says.
+const HEARTBEAT_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(60));
 /// Heartbeats that may be missed before a leader counts as silent.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// What a leader is given to begin its stream.
@@ -27,6 +30,9 @@ const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Durat
 /// Between two looks into the bucket while the leader is silent: right after something was
 /// found, and at most. One look is one small GET.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Between two questions whether the log still leads on from here, when nothing speaks against it: it is
+/// cut no sooner than a lease after this node was last heard of.
+const START_PAUSE: Duration = Duration::from_secs(30);
 /// Between two attempts to get past a record that does not verify, or a bucket that does not
 /// answer: whoever repairs it does not wait long, and the log is not flooded.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(2);
@@ -47,6 +53,7 @@ pub(crate) async fn run(following: Arc<Following>) {
         following,
         reader: None,
         staged: None,
+        looked_for_start: None,
     };
     follow.run().await;
 }
@@ -56,6 +63,8 @@ struct Follow {
     reader: Option<DatabaseReader>,
     /// What came so far of a first synchronisation by the leader; shown once it is whole.
     staged: Option<Staged>,
+    /// When it was last asked whether the log still leads on from what is served.
+    looked_for_start: Option<Duration>,
 }
 
 /// A first synchronisation under way.
@@ -126,7 +135,8 @@ impl Follow {
                 Err(_) => return Err(Trouble::Leader(format!("the leader at {url} is silent"))),
             };
             if let Some(sync_event::Event::Welcome(welcome)) = &event.event {
-                let interval = Duration::from_millis(welcome.heartbeat_interval_ms.max(1));
+                let interval = Duration::from_millis(welcome.heartbeat_interval_ms);
+                let interval = interval.clamp(HEARTBEAT_INTERVAL.0, HEARTBEAT_INTERVAL.1);
                 patience = interval * HEARTBEATS_MISSED_MAX;
                 *pause = RECONNECT_PAUSE.0;
                 self.note_voice(&welcome.leader_cluster);
@@ -300,6 +310,10 @@ impl Follow {
                 .await
                 .map_err(|error| Trouble::Bucket(error.to_string()))?;
             let Some(bytes) = bytes else {
+                if !found && self.is_cut_off(&state).await? {
+                    self.load().await?;
+                    return Ok(true);
+                }
                 self.clear_suspension();
                 self.following.heard(state.version());
                 return Ok(found);
@@ -311,6 +325,27 @@ impl Follow {
             }
             found = true;
         }
+    }
+
+    /// Whether the log no longer leads on from a state. While this node is in touch with its leader the
+    /// lease keeps what it needs, so it is rarely asked.
+    async fn is_cut_off(&mut self, state: &DatabaseState) -> Result<bool, Trouble> {
+        let now = self.following.context.clock.elapsed();
+        let is_behind = self.following.newest().newest_version > state.version();
+        let looked = self.looked_for_start;
+        if !is_behind && looked.is_some_and(|looked| now < looked + START_PAUSE) {
+            return Ok(false);
+        }
+        let is_cut_off = self.reader().await?.is_cut_off(state).await;
+        let is_cut_off = is_cut_off.map_err(|error| Trouble::Bucket(error.to_string()))?;
+        self.looked_for_start = Some(now);
+        if is_cut_off {
+            tracing::warn!(
+                database = %self.following.source().database, version = %state.version(),
+                "the log that leads on from here was deleted; reading the newest state anew"
+            );
+        }
+        Ok(is_cut_off)
     }
 
     fn current(&self) -> DatabaseState {

@@ -18,6 +18,8 @@ use crate::link::{self, LeaderChannel};
 const RETRY: Duration = Duration::from_secs(2);
 /// A lease is renewed this many times within its life, so that two renewals may be lost.
 const RENEWALS_PER_LEASE: u32 = 3;
+/// Between two renewals at least and at most, whatever a leader says of its leases.
+const RENEWAL_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(600));
 
 /// Renews the lease of a followed database for as long as it is followed.
 pub(crate) async fn run(following: Arc<Following>) {
@@ -42,6 +44,7 @@ pub(crate) async fn run(following: Arc<Following>) {
         };
         let jitter = 0.8 + 0.4 * following.context.entropy.fraction();
         tokio::select! {
+            biased;
             () = following.context.clock.sleep(pause.mul_f64(jitter)) => {}
             () = following.renew.notified() => {}
         }
@@ -81,7 +84,8 @@ async fn renew(
         .await?
         .into_inner();
     following.note_lease(Some(lowest));
-    Ok(Duration::from_millis(answer.lease_ttl_ms) / RENEWALS_PER_LEASE)
+    let pause = Duration::from_millis(answer.lease_ttl_ms) / RENEWALS_PER_LEASE;
+    Ok(pause.clamp(RENEWAL_PAUSE.0, RENEWAL_PAUSE.1))
 }
 
 fn note_failure(following: &Following, status: &Status) {

@@ -18,6 +18,7 @@ mod merge;
 mod merger;
 mod orphans;
 mod plan;
+mod pruner;
 mod read;
 mod retention;
 mod settings;
@@ -54,7 +55,7 @@ pub fn start(
     }
     let mover = Merger::moving(Arc::clone(cluster), ingest.clone());
     spawn(cluster, Arc::new(mover).run(MOVE_INTERVAL));
-    let garbage = GarbageCollector::new(Arc::clone(cluster), settings.gc_grace);
+    let garbage = GarbageCollector::new(Arc::clone(cluster), settings);
     let garbage = Arc::new(garbage);
     if let Some(interval) = settings.gc_interval {
         spawn(cluster, Arc::clone(&garbage).run(interval));

@@ -31,8 +31,8 @@ use crate::leases::Lease;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A follower of everything that is further behind than this reads a checkpoint from the bucket,
 /// instead of each commit from the leader: a checkpoint is made every 64 commits, so it is never
-/// much further. One with filters is sent commits whatever the distance: a checkpoint names what it
-/// may not see.
+/// much further. One with filters is sent commits whatever the distance, as long as they are kept: a
+/// checkpoint names what it may not see.
 const CATCH_UP_COMMITS_MAX: u64 = 256;
 /// Commits that are read ahead for a follower that catches up: enough to hide the way to the
 /// bucket, and few enough to hold when each is as large as commits get.
@@ -289,9 +289,7 @@ impl Stream {
         let to = state.version();
         let is_far = to.get() - from.get() > CATCH_UP_COMMITS_MAX;
         if is_far && self.record.sharing.is_everything() {
-            let reference = CheckpointReference { version: to.get() };
-            self.send(sync_event::Event::Checkpoint(reference)).await?;
-            return Err(Ended);
+            return self.refer_to_checkpoint(to).await;
         }
         let mut told = from;
         let numbers = stream::iter(from.get() + 1..=to.get()).map(Version::new);
@@ -303,10 +301,8 @@ impl Stream {
         while let Some(commit) = commits.next().await {
             let commit = match commit {
                 Ok(Some(commit)) => commit,
-                Ok(None) => {
-                    let message = format!("the log has no version {}", told.next());
-                    return self.end(Status::data_loss(message)).await.map(|()| told);
-                }
+                // The follower was away for so long that what it misses is deleted.
+                Ok(None) => return self.refer_to_checkpoint(to).await,
                 Err(error) => {
                     return self
                         .end(Status::unavailable(error.to_string()))
@@ -318,6 +314,16 @@ impl Stream {
             told = told.next();
         }
         Ok(told)
+    }
+
+    /// Ends the stream: the follower reads a checkpoint from the bucket, leaving out by itself what it
+    /// may not see, and comes back.
+    async fn refer_to_checkpoint(&self, version: Version) -> Result<Version, Ended> {
+        let reference = CheckpointReference {
+            version: version.get(),
+        };
+        self.send(sync_event::Event::Checkpoint(reference)).await?;
+        Err(Ended)
     }
 
     /// Sends a commit without the records of what this follower may not see.

@@ -156,7 +156,7 @@ pub async fn version_summaries(
 fn explain(database: &str, error: &HistoryError) -> QueryError {
     use QueryErrorKind as Kind;
     let kind = match error {
-        HistoryError::NotKept(_) | HistoryError::TooFar { .. } => Kind::VersionNotKept,
+        HistoryError::NotKept { .. } | HistoryError::TooFar { .. } => Kind::VersionNotKept,
         HistoryError::Catalog(CatalogError::Corrupt(_)) => Kind::DataCorrupt,
         HistoryError::Catalog(_) => Kind::Storage,
         _ => Kind::VersionNotFound,

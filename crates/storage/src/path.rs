@@ -35,6 +35,12 @@ impl BucketPath {
         ))
     }
 
+    /// Where a database's log begins since its oldest commits were deleted for the `number`th time,
+    /// counted from 0.
+    pub fn log_start(database: DatabaseId, number: u64) -> Self {
+        Self(format!("databases/{database}/log/{number:020}.start"))
+    }
+
     /// A database's state at a version, without its segments.
     pub fn checkpoint_root(database: DatabaseId, version: Version) -> Self {
         Self(format!(

@@ -38,6 +38,9 @@ pub(crate) type Row = (i64, i64);
 pub(crate) struct Facts {
     pub(crate) digest: Digest,
     landed_at: Instant,
+    committed_at: Timestamp,
+    /// Whether a leader opened the log by it.
+    is_opening: bool,
     /// Where each extent stands.
     pub(crate) extents: BTreeSet<ExtentId>,
 }
@@ -85,6 +88,10 @@ struct Inner {
     present: BTreeSet<i64>,
     /// The last commit that took an extent out of a table.
     removed: BTreeMap<ExtentId, (Version, Timestamp, Instant)>,
+    /// When it was last said that the log begins later.
+    cut_at: Option<Instant>,
+    /// Versions whose commits were deleted.
+    cut: BTreeSet<Version>,
     /// Files that were deleted though no commit had named them.
     orphans: BTreeSet<ExtentId>,
     /// Row numbers that a client has sent, those whose commit was acknowledged, and those that a
@@ -146,6 +153,8 @@ impl Check {
             inner.bucket = Some(id.parse().expect("a UUID"));
         } else if path.starts_with("databases/") && path.ends_with(".commit") {
             inner.commit(host, bytes, objects);
+        } else if path.ends_with(".start") {
+            inner.cut_at = Some(Instant::now());
         }
     }
 
@@ -304,10 +313,13 @@ impl Check {
 
     /// A leader is about to delete an object.
     pub(crate) fn deletes(&self, leader: &Host, path: &str) {
+        let mut inner = self.inner.lock();
+        if let Some(version) = version_of(path) {
+            return inner.cuts(leader, version, self.promises.grace);
+        }
         let Some(extent) = extent_of(path) else {
             return;
         };
-        let mut inner = self.inner.lock();
         inner.trace(&leader.name, "deletes", path, leader.latest_now());
         let newest = inner.versions.last().map(Arc::clone);
         if newest.is_some_and(|newest| newest.extents.contains(&extent)) {
@@ -374,33 +386,30 @@ impl Check {
             .collect()
     }
 
-    /// At the end: the log as it stands, read from its start, is what everybody was told.
+    /// At the end: the log is what everybody was told, but for its beginning.
     pub(crate) fn finish(&self, objects: &Objects) {
         let mut inner = self.inner.lock();
         let (Some(bucket), Some(database)) = (inner.bucket, inner.database) else {
             return inner.violation("no database was made".to_owned());
         };
-        let mut state = DatabaseState::empty(bucket, database);
-        let mut acknowledgements = inner.acknowledgements.clone();
-        loop {
-            let path = BucketPath::database_commit(database, state.version().next());
-            let Some(bytes) = objects.get(path.as_str()) else {
-                break;
-            };
-            match Commit::decode(bytes).and_then(|commit| state.apply(&commit)) {
-                Ok(next) => state = next,
-                Err(corrupt) => return inner.violation(format!("the log is damaged: {corrupt}")),
-            }
-            let told = acknowledgements.remove(&state.version());
-            if told.is_some_and(|told| told != state.digest()) {
-                inner.violation(format!(
-                    "version {} is not what was acknowledged",
-                    state.version()
-                ));
+        let Some(state) = inner.state.clone() else {
+            return inner.violation(format!("nothing was committed to bucket {bucket}"));
+        };
+        for (version, told) in inner.acknowledgements.clone() {
+            match inner.facts(version) {
+                None => inner.violation(format!("version {version} was acknowledged and is lost")),
+                Some(facts) if facts.digest != told => {
+                    inner.violation(format!("version {version} is not what was acknowledged"));
+                }
+                Some(_) => {}
             }
         }
-        if let Some((version, _)) = acknowledgements.pop_first() {
-            inner.violation(format!("version {version} was acknowledged and is lost"));
+        for number in 1..=state.version().get() {
+            let version = Version::new(number);
+            let path = BucketPath::database_commit(database, version);
+            if !objects.contains_key(path.as_str()) && !inner.cut.contains(&version) {
+                inner.violation(format!("the commit of version {version} is lost"));
+            }
         }
         let extents = state.tables().flat_map(|table| table.extents.iter());
         // What stands in the log has no file.
@@ -488,6 +497,44 @@ impl Inner {
         grant.until > Instant::now() && grant.since <= running.since && is_in_time
     }
 
+    /// A commit is about to be deleted.
+    fn cuts(&mut self, leader: &Host, version: Version, grace: Duration) {
+        let facts = self.facts(version).zip(self.facts(version.next()));
+        let Some((facts, next)) = facts else {
+            let leader = &leader.name;
+            return self.violation(format!("{leader} deletes the newest commit, {version}"));
+        };
+        if !self.cut.insert(version) {
+            return;
+        }
+        self.count("commits deleted");
+        if facts.is_opening {
+            let leader = &leader.name;
+            self.violation(format!(
+                "{leader} deletes commit {version}, which opened the log"
+            ));
+        }
+        // Whoever asks for the version after it could still come from it.
+        if leader.latest_now() < next.committed_at.plus(grace) {
+            self.violation(format!(
+                "{} deletes commit {version} before its grace period is over",
+                leader.name
+            ));
+        }
+        let now = Instant::now();
+        let promised = self.grants.iter().find(|(_, grant)| {
+            let is_older = self.cut_at.is_none_or(|cut_at| grant.since <= cut_at);
+            grant.until > now && grant.lowest <= version && is_older
+        });
+        if let Some((node, grant)) = promised {
+            let message = format!(
+                "{} deletes commit {version} while node {node} has a lease on version {}",
+                leader.name, grant.lowest
+            );
+            self.violation(message);
+        }
+    }
+
     /// A commit stands in the log.
     fn commit(&mut self, host: &Host, bytes: &Bytes, objects: &Objects) {
         let (Some(bucket), Some(database)) = (self.bucket, self.database) else {
@@ -545,6 +592,8 @@ impl Inner {
         let facts = Arc::new(Facts {
             digest: state.digest(),
             landed_at: Instant::now(),
+            committed_at: state.committed_at(),
+            is_opening: state.epoch() > before.epoch(),
             extents: ids,
         });
         // Transactions that share a commit may add an extent and remove it: no version has it, and
@@ -619,6 +668,11 @@ impl Inner {
 fn extent_of(path: &str) -> Option<ExtentId> {
     let name = path.strip_suffix(".parquet")?.rsplit_once("/extents/")?.1;
     name.parse().ok()
+}
+
+fn version_of(path: &str) -> Option<Version> {
+    let name = path.strip_suffix(".commit")?.rsplit_once("/log/")?.1;
+    name.parse().ok().map(Version::new)
 }
 
 /// The rows of an extent's file.

@@ -165,6 +165,7 @@ impl World {
             gc_interval: Some(Duration::from_secs(3)),
             gc_grace: grace,
             lease_ttl: PROMISES.lease_ttl,
+            prune_every: 8,
         };
         start_lifecycle(&cluster, &settings, &options);
         let identity = NodeIdentity {

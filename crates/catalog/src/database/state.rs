@@ -23,7 +23,7 @@ use crate::extents::{INLINE_BYTES_MAX, INLINE_EXTENTS_MAX, check_extents};
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::op::{DATABASE_PRINCIPALS_MAX, PINS_MAX};
 use crate::{
-    CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, OpError, PrincipalsChange,
+    CatalogError, Commit, CorruptLog, DatabaseOp, ExtentSet, LogStart, OpError, PrincipalsChange,
     RecentIngests, checkpoint,
 };
 
@@ -413,6 +413,14 @@ impl DatabaseState {
             .collect();
         ids.retain(|id| !held.contains(id));
         ids
+    }
+
+    /// The segments that it shares with checkpoints in the bucket.
+    pub fn stored_segments(&self) -> impl Iterator<Item = Digest> {
+        let blocks = self
+            .tables()
+            .flat_map(|table| table.extents.sealed().iter());
+        blocks.filter_map(|block| block.segment().stored())
     }
 
     /// What of it stands in files: without the rows that were streamed in and are not moved yet. Version
@@ -808,6 +816,19 @@ impl LogState for DatabaseState {
 
     async fn load_checkpoint(&self, bucket: &BucketReader) -> Result<Option<Self>, CatalogError> {
         checkpoint::load_newest(bucket, self).await
+    }
+
+    async fn load_start(
+        &self,
+        bucket: &BucketReader,
+        above: Version,
+    ) -> Result<Option<Self>, CatalogError> {
+        match LogStart::newest(bucket, self.id()).await? {
+            Some(start) if start.version > above => {
+                start.state(bucket, &self.beginning()).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn write_checkpoint(&self, bucket: &BucketWriter) -> Result<bool, CatalogError> {

@@ -47,8 +47,9 @@ impl History {
             if version > newest.version() {
                 break;
             }
-            let commit = self.commit(newest.id(), version).await?;
-            let commit = commit.ok_or(HistoryError::NotKept(version))?;
+            let Some(commit) = self.commit(newest.id(), version).await? else {
+                return Err(self.not_kept(newest, version).await);
+            };
             let path = BucketPath::database_commit(newest.id(), version);
             let untrusted = |corrupt: CorruptLog| CatalogError::from(corrupt.named(&path));
             if !drops_tables(&commit).map_err(untrusted)? {

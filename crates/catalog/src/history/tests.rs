@@ -204,7 +204,7 @@ async fn versions_whose_log_was_removed_are_no_longer_kept() {
     let history = log.history();
     for version in [1, 20, 30] {
         let gone = error(&history, log.newest(), version).await;
-        assert!(matches!(gone, HistoryError::NotKept(_)), "{gone}");
+        assert!(matches!(gone, HistoryError::NotKept { .. }), "{gone}");
     }
     let then = |version: usize| log.states[version].committed_at();
     let kept = history.version_at(log.newest(), then(21)).await;
@@ -212,7 +212,7 @@ async fn versions_whose_log_was_removed_are_no_longer_kept() {
     for version in [1, 5, 20] {
         let gone = history.version_at(log.newest(), then(version)).await;
         let gone = gone.expect_err("removed");
-        assert!(matches!(gone, HistoryError::NotKept(_)), "{gone}");
+        assert!(matches!(gone, HistoryError::NotKept { .. }), "{gone}");
     }
 }
 

@@ -79,7 +79,8 @@ impl<'a> Values<'a> {
             places: places.found,
         };
         // An empty line is no record.
-        let has_empty_line = columns == 1 && (0..values.rows).any(|row| values.get(row, 0) == "");
+        let has_empty_line =
+            columns == 1 && (0..values.rows).any(|row| values.get(row, 0).is_empty());
         (!has_empty_line).then_some(values)
     }
 

@@ -4,7 +4,7 @@
 //! What may go decides [`garbage`], which does nothing else. A batch is deleted only after the
 //! bucket has said that no other leader has taken over, and is noted after it is deleted: whoever
 //! dies in between deletes it again. [`Orphans`] are what no commit ever named, and
-//! [`DroppedDatabases`] go as a whole.
+//! [`DroppedDatabases`] go as a whole. The [`Pruner`] deletes the log that leads to what is gone.
 
 mod kept;
 
@@ -25,6 +25,8 @@ use slipstream_model::{DatabaseId, DatabaseName, ExtentId};
 use super::dropped::DroppedDatabases;
 use super::garbage::{self, Deletable, Picked, Rules};
 use super::orphans::Orphans;
+use super::pruner::Pruner;
+use super::settings::LifecycleSettings;
 use crate::Cluster;
 
 pub(crate) use kept::Kept;
@@ -49,12 +51,15 @@ pub struct GarbageCollector {
     grace: Duration,
     ledgers: Mutex<HashMap<DatabaseId, Cell>>,
     orphans: Orphans,
+    pruner: Pruner,
     dropped: DroppedDatabases,
 }
 
 impl GarbageCollector {
-    pub(super) fn new(cluster: Arc<Cluster>, grace: Duration) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, settings: &LifecycleSettings) -> Self {
+        let grace = settings.gc_grace;
         Self {
+            pruner: Pruner::new(Arc::clone(&cluster), grace, settings.prune_every),
             orphans: Orphans::new(Arc::clone(&cluster), grace),
             dropped: DroppedDatabases::new(Arc::clone(&cluster), grace),
             cluster,
@@ -199,6 +204,10 @@ impl GarbageCollector {
             let stored = ledger.store(self.cluster.bucket()).await;
             outcome = outcome.and(stored.map_err(catalog_error));
         }
+        if outcome.is_ok() {
+            let rules = self.rules(ledger.state());
+            outcome = self.pruner.prune(database, writer, ledger, &rules).await;
+        }
         outcome.map(|()| deleted)
     }
 
@@ -266,6 +275,7 @@ impl GarbageCollector {
         let alive = writers.iter().map(|(_, writer)| writer.state().id());
         let alive: HashSet<DatabaseId> = alive.collect();
         self.orphans.forget_all_but(&alive);
+        self.pruner.forget_all_but(&alive);
         self.ledgers.lock().retain(|id, _| alive.contains(id));
     }
 }

@@ -20,6 +20,9 @@ const GC_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How long the file of an extent that left its table is kept when nothing is said: as long as
 /// Kusto's soft-deleted extents can be brought back (*Retention policy*, Kusto documentation).
 pub const GC_GRACE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Commits that are deleted together: what says where a log begins is written once for as many, and is
+/// not found by one request any more.
+const PRUNE_EVERY: u64 = 1_024;
 /// The shortest lease. A follower that lost its leader asks again every two seconds: after a leader
 /// began it has spoken twice by then.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(5);
@@ -46,7 +49,8 @@ pub struct LifecycleArgs {
     #[arg(long, value_name = "DURATION", env = "SLIPSTREAM_GC_INTERVAL", value_parser = parse_duration)]
     pub gc_interval: Option<Duration>,
 
-    /// How long at least the file of a removed extent is kept, such as 7d [default: 14d].
+    /// How long at least the file of a removed extent is kept, and the log that leads to the versions
+    /// which had it, such as 7d [default: 14d].
     #[arg(long, value_name = "DURATION", env = "SLIPSTREAM_GC_GRACE", value_parser = parse_duration)]
     pub gc_grace: Option<Duration>,
 
@@ -71,6 +75,8 @@ pub struct LifecycleSettings {
     pub gc_grace: Duration,
     /// How long a follower's lease lives without being renewed.
     pub lease_ttl: Duration,
+    /// Commits at least that are deleted from the beginning of a log together.
+    pub prune_every: u64,
 }
 
 impl LifecycleArgs {
@@ -115,6 +121,7 @@ impl LifecycleArgs {
             gc_interval: interval(self.gc_interval, file, gc, GC_INTERVAL)?,
             gc_grace: duration(self.gc_grace, file, grace, GC_GRACE)?,
             lease_ttl,
+            prune_every: PRUNE_EVERY,
         })
     }
 }
@@ -179,6 +186,7 @@ mod tests {
             gc_interval: Some(GC_INTERVAL),
             gc_grace: GC_GRACE,
             lease_ttl: LEASE_TTL,
+            prune_every: PRUNE_EVERY,
         };
         assert_eq!(settings, expected);
     }
