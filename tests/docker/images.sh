@@ -6,8 +6,9 @@
 #   tests/docker/images.sh --binary target/release/slipstream [--weed PATH] [--prometheus]
 #   tests/docker/images.sh --compile [--weed PATH] [--prometheus]
 #
-# --compile takes the better part of an hour on two cores, and some 12 GB of memory. Needs root, apt-get and debootstrap (Debian: apt-get install debootstrap). Base images that are there are
-# not made again. Tags are slipstream-test/...; compose takes them by the environment that tests/docker/run sets.
+# --compile takes an hour and more on two cores. Needs root, apt-get and debootstrap (Debian: apt-get install
+# debootstrap). Base images that are there are not made again. Tags are slipstream-test/...; compose takes them by
+# the environment that tests/docker/run sets.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

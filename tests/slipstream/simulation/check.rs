@@ -407,8 +407,16 @@ impl Check {
         for number in 1..=state.version().get() {
             let version = Version::new(number);
             let path = BucketPath::database_commit(database, version);
-            if !objects.contains_key(path.as_str()) && !inner.cut.contains(&version) {
-                inner.violation(format!("the commit of version {version} is lost"));
+            match objects.get(path.as_str()).map(Commit::decode) {
+                None if inner.cut.contains(&version) => {}
+                None => inner.violation(format!("the commit of version {version} is lost")),
+                Some(Ok(commit)) => {
+                    let landed = inner.facts(version).map(|facts| facts.digest);
+                    if landed != Some(commit.digest()) {
+                        inner.violation(format!("version {version} is another one by now"));
+                    }
+                }
+                Some(Err(corrupt)) => inner.violation(format!("the log is damaged: {corrupt}")),
             }
         }
         let extents = state.tables().flat_map(|table| table.extents.iter());

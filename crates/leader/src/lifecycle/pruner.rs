@@ -190,8 +190,9 @@ impl Pruner {
     ) -> Result<(), ServiceError> {
         let id = ledger.state().id();
         let kept = Arc::new(self.kept_segments(ledger, start, writer).await?);
+        let start = Arc::new(start.clone());
         // The last one goes last: it says that all of this is done.
-        let last = last_to_delete(start, from).unwrap_or(from);
+        let last = last_to_delete(&start, from).unwrap_or(from);
         let others = (from.get()..start.version.get()).filter(|number| *number != last.get());
         let others: Vec<u64> = others.collect();
         for batch in others.chunks(BATCH_EXTENTS).chain([&[last.get()][..]]) {
@@ -201,7 +202,7 @@ impl Pruner {
             let versions = stream::iter(batch.to_vec()).map(Version::new);
             let deletes = versions.map(|version| {
                 let bucket = self.cluster.bucket().clone();
-                let (start, kept) = (start.clone(), Arc::clone(&kept));
+                let (start, kept) = (Arc::clone(&start), Arc::clone(&kept));
                 async move { start.delete_version(&bucket, id, version, &kept).await }
             });
             let deletes = deletes.buffer_unordered(DELETE_CONCURRENCY);
@@ -258,10 +259,8 @@ fn needed(ledger: &GarbageLedger, rules: &Rules) -> Version {
 
 /// The last version before a start whose commit does not stay.
 fn last_to_delete(start: &LogStart, from: Version) -> Option<Version> {
-    let numbers = (from.get()..start.version.get()).rev().map(Version::new);
-    numbers
-        .into_iter()
-        .find(|version| !start.is_opening(*version))
+    let mut numbers = (from.get()..start.version.get()).rev().map(Version::new);
+    numbers.find(|version| !start.is_opening(*version))
 }
 
 fn history_error(error: HistoryError) -> ServiceError {
