@@ -19,7 +19,8 @@
 //!
 //! # Invariants
 //!
-//! * A commit is durable exactly when its object exists, and is acknowledged only then.
+//! * A commit is durable exactly when its object exists, and is acknowledged only then. Its object goes
+//!   only behind a [`LogStart`].
 //! * Of all writers only the one with the newest epoch can commit. No clock takes part.
 //! * A state is only ever reached by commits whose bucket, log, number, epoch, history and
 //!   digests were verified. What does not verify is named ([`CorruptLog`]) and nothing is guessed.
