@@ -15,6 +15,9 @@ use super::{Host, PATIENCE, Store, tail};
 
 const BUCKET: &str = "slipstream-test";
 
+/// What runs moto so that its conditional writes are as atomic as S3's.
+const MOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/moto_in_turn.py");
+
 /// Set in CI, where a server that is not there is an error.
 const REQUIRE: &str = "SLIPSTREAM_TEST_REQUIRE_S3";
 
@@ -66,8 +69,7 @@ impl Server {
         let port = free_port()?;
         let mut command = Command::new(python);
         command.args([
-            "-m",
-            "moto.server",
+            MOTO,
             "-H",
             &host.address().to_string(),
             "-p",
