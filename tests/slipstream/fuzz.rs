@@ -15,6 +15,8 @@ mod checkpoint;
 mod kusto_rest;
 #[path = "../../fuzz/targets/log_commit.rs"]
 mod log_commit;
+#[path = "../../fuzz/targets/log_start.rs"]
+mod log_start;
 #[path = "../../fuzz/targets/management_command.rs"]
 mod management_command;
 #[path = "../../fuzz/panics.rs"]
@@ -30,11 +32,12 @@ mod text_ingest;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("cached_file", cached_file::run),
     ("checkpoint", checkpoint::run),
     ("kusto_rest", kusto_rest::run),
     ("log_commit", log_commit::run),
+    ("log_start", log_start::run),
     ("management_command", management_command::run),
     ("parquet_ingest", parquet_ingest::run),
     ("sql", sql::run),
