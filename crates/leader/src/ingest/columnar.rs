@@ -48,10 +48,16 @@ pub(super) async fn parquet(
 }
 
 /// Rows of one batch: fewer where rows are so wide that the usual number would be too much to
-/// hold.
+/// hold. Of a text that a dictionary holds once, every row has a copy; writers that say how much
+/// that makes are asked.
 pub(crate) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     let row_bytes = metadata.row_groups().iter().map(|group| {
-        let bytes = usize::try_from(group.total_byte_size()).unwrap_or(0);
+        let columns = group.columns().iter().map(|column| {
+            let decoded = column.unencoded_byte_array_data_bytes().unwrap_or(0);
+            decoded.max(column.uncompressed_size())
+        });
+        let bytes = columns.fold(0, i64::saturating_add);
+        let bytes = usize::try_from(bytes).unwrap_or(0);
         bytes / usize::try_from(group.num_rows()).unwrap_or(1).max(1)
     });
     let widest = row_bytes.max().unwrap_or(0).max(1);

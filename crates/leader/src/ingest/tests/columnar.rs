@@ -8,6 +8,7 @@ use arrow::array::{
 use arrow::datatypes::{Int8Type, Int32Type};
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 
@@ -262,4 +263,14 @@ async fn lengths_that_arrow_data_claims_are_not_believed() {
         refused += usize::from(refusal("f.feather", damaged).await.is_some());
     }
     assert!(refused > 0);
+}
+
+#[test]
+fn rows_are_as_wide_as_they_are_decoded() {
+    let words = StringArray::from_iter_values(std::iter::repeat_n("x".repeat(1 << 16), 400));
+    let batch = RecordBatch::try_from_iter([("word", Arc::new(words) as ArrayRef)]);
+    let file = encoded("f.parquet", &batch.expect("a batch"));
+    assert!(file.len() < 1 << 20, "the word is there once");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).expect("a file");
+    assert!((100..=128).contains(&batch_rows(builder.metadata())));
 }
