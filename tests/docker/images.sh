@@ -77,6 +77,8 @@ if [[ -n $compile ]] && ! has slipstream-test/rust; then
     bootstrap "$work/rust" ca-certificates,gcc,libc6-dev,lld,tzdata
     mkdir -p "$work/rust/usr/local/rust"
     cp -R "$(rustc --print sysroot)"/{bin,lib} "$work/rust/usr/local/rust/"
+    # Crates come by HTTPS, perhaps through a proxy that only this machine has a reason to trust.
+    [[ ! -e /etc/ssl/certs/ca-certificates.crt ]] || cp -L /etc/ssl/certs/ca-certificates.crt "$work/rust/etc/ssl/certs/"
     tar -C "$work/rust" -c . |
         docker import --change 'ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' - slipstream-test/rust >/dev/null
 fi
