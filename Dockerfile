@@ -70,14 +70,17 @@ RUN sh docker/manifests.sh /manifests
 # ---- the dependencies: a layer that stays while no manifest changes ----
 FROM ${BUILD_IMAGE} AS dependencies
 WORKDIR /src
-RUN { [ -e /usr/share/zoneinfo/UTC ] && [ -e /etc/ssl/certs/ca-certificates.crt ] && command -v ld.lld; } \
-    || { apt-get update && apt-get install --yes --no-install-recommends ca-certificates lld tzdata; }
+RUN { [ -e /usr/share/zoneinfo/UTC ] && [ -e /etc/ssl/certs/ca-certificates.crt ]; } \
+    || { apt-get update && apt-get install --yes --no-install-recommends ca-certificates tzdata; }
+# The linker that comes with Rust, also where it is not the one by default: Debian 12's own is too old to know
+# pack-relative-relocs.
+RUN ln -s "$(rustc --print sysroot)"/lib/rustlib/*-linux-gnu/bin/gcc-ld /opt/lld
 # What makes the program small: as cargo builds a release by default, it is larger than the image may be. These
 # take long and much memory; a smaller machine says --build-arg LTO=off --build-arg CODEGEN_UNITS=16.
 ARG LTO=fat
 ARG CODEGEN_UNITS=1
 ARG OPT_LEVEL=3
-ARG RUSTFLAGS="-Clink-arg=-fuse-ld=lld -Clink-arg=-Wl,--icf=all -Clink-arg=-Wl,--pack-dyn-relocs=relr"
+ARG RUSTFLAGS="-Clink-arg=-B/opt/lld -Clink-arg=-fuse-ld=lld -Clink-arg=-Wl,--icf=all -Clink-arg=-Wl,-z,pack-relative-relocs"
 ENV CARGO_PROFILE_RELEASE_LTO=${LTO} \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=${CODEGEN_UNITS} \
     CARGO_PROFILE_RELEASE_OPT_LEVEL=${OPT_LEVEL} \

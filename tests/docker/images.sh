@@ -74,7 +74,7 @@ fi
 # Like rust:1.95-slim-bookworm: a C compiler, and the toolchain that is active here.
 if [[ -n $compile ]] && ! has slipstream-test/rust; then
     say "slipstream-test/rust: debootstrap, and $(rustc --version)"
-    bootstrap "$work/rust" ca-certificates,gcc,libc6-dev,lld,tzdata
+    bootstrap "$work/rust" ca-certificates,gcc,libc6-dev,tzdata
     mkdir -p "$work/rust/usr/local/rust"
     cp -R "$(rustc --print sysroot)"/{bin,lib} "$work/rust/usr/local/rust/"
     # Crates come by HTTPS, perhaps through a proxy that only this machine has a reason to trust.
