@@ -140,3 +140,45 @@ async fn a39_streamed_rows_come_back_with_a_dropped_table() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a39_streamed_rows_are_moved_and_replaced_as_others_are() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = leader(site).await?;
+        leader.sql("d", "CREATE TABLE u (n BIGINT)").await?;
+        let follower = site.follower("follower", &leader).await?;
+        follower.attach(&leader, "d").await?;
+        let mut sums = Vec::new();
+        let both = "SELECT (SELECT coalesce(sum(n), 0) FROM t) * 1000 \
+             + (SELECT coalesce(sum(n), 0) FROM u)";
+        let note = async |sum: i64| Ok::<_, anyhow::Error>((leader.sql("d", both).await?, sum));
+        stream(&leader, 1, "").await?;
+        stream(&leader, 2, "").await?;
+        sums.push(note(3_000).await?);
+        leader
+            .command("d", ".move extents all from table t to table u")
+            .await?;
+        sums.push(note(3).await?);
+        stream(&leader, 4, "").await?;
+        sums.push(note(4_003).await?);
+        let replace = ".replace extents in table u <| \
+             {.show table u extents}, {.show table t extents}";
+        leader.command("d", replace).await?;
+        sums.push(note(4).await?);
+        moved(site).await?;
+        sums.push(note(4).await?);
+        for (reply, sum) in sums {
+            let version = reply.version()?;
+            follower.wait_for_version("d", version).await?;
+            let then = format!(
+                "SELECT (SELECT coalesce(sum(n), 0) FROM t FOR VERSION AS OF {version}) * 1000 \
+                 + (SELECT coalesce(sum(n), 0) FROM u FOR VERSION AS OF {version})"
+            );
+            for node in [&leader, &follower] {
+                assert_eq!(node.count("d", &then).await?, sum, "at version {version}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
