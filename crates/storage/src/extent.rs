@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, new_null_array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -108,7 +108,9 @@ pub struct EncodedExtent {
 #[derive(Debug, Clone)]
 pub struct ExtentLayout {
     schema: TableSchema,
-    columns: Arc<ArrowRowGroupWriterFactory>,
+    /// What makes the writers of each column. A writer has a decompressor of 100 KB and more, so only
+    /// those of columns that are being encoded are made.
+    columns: Arc<[ArrowRowGroupWriterFactory]>,
 }
 
 impl ExtentLayout {
@@ -118,10 +120,12 @@ impl ExtentLayout {
     /// When the encoder cannot be set up. The table's types were checked when it was created, by
     /// [`check_storable`].
     pub fn new(schema: &TableSchema) -> Result<Self, EncodeError> {
-        let (_, columns) = new_file(schema)?;
+        let fields = schema.columns().iter().map(|column| &column.field);
+        let alone = fields.map(|field| Arc::new(Schema::new(vec![Arc::clone(field)])));
+        let columns = alone.map(|schema| Ok(new_file(schema)?.1));
         Ok(Self {
             schema: schema.clone(),
-            columns: Arc::new(columns),
+            columns: columns.collect::<Result<_, EncodeError>>()?,
         })
     }
 
@@ -148,7 +152,6 @@ impl ExtentLayout {
         for batch in batches {
             self.check(batch)?;
         }
-        let mut writers = self.columns.create_column_writers(0)?.into_iter();
         let mut encoded = EncodedColumns {
             columns: Vec::new(),
             first,
@@ -156,12 +159,9 @@ impl ExtentLayout {
             row_count: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
             original_bytes: 0,
         };
-        for (position, column) in self.schema.columns().iter().enumerate() {
-            let leaves = leaf_count(column.field.data_type());
-            let mut writers: Vec<_> = writers.by_ref().take(leaves).collect();
-            if position % step != first {
-                continue;
-            }
+        let columns = self.schema.columns().iter().zip(self.columns.iter());
+        for (position, (column, writers)) in columns.enumerate().skip(first).step_by(step) {
+            let mut writers = writers.create_column_writers(0)?;
             let mut statistics = ColumnStatisticsBuilder::new(column.id, column.field.data_type());
             for batch in batches {
                 let array = batch.column(position);
@@ -255,20 +255,6 @@ impl EncodedRows {
     }
 }
 
-/// Columns of a Parquet file that hold one column of a table.
-fn leaf_count(data_type: &DataType) -> usize {
-    match data_type {
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field)
-        | DataType::Map(field, _) => leaf_count(field.data_type()),
-        DataType::Struct(fields) => fields.iter().map(|f| leaf_count(f.data_type())).sum(),
-        _ => 1,
-    }
-}
-
 /// One row group, encoded but not yet part of a file.
 pub struct EncodedRows {
     chunks: Vec<ArrowColumnChunk>,
@@ -300,7 +286,7 @@ impl ExtentAssembler {
     /// # Errors
     /// When the encoder cannot be set up.
     pub fn new(layout: &ExtentLayout) -> Result<Self, EncodeError> {
-        let (writer, _) = new_file(&layout.schema)?;
+        let (writer, _) = new_file(layout.schema.arrow())?;
         let layout = layout.clone();
         Ok(Self {
             writer,
@@ -461,16 +447,16 @@ impl ExtentEncoder {
     }
 }
 
-/// An empty file of a table, and what makes column writers for it.
+/// An empty file, and what makes column writers for it.
 fn new_file(
-    schema: &TableSchema,
+    schema: SchemaRef,
 ) -> Result<(SerializedFileWriter<Vec<u8>>, ArrowRowGroupWriterFactory), EncodeError> {
     let properties = WriterProperties::builder()
         .set_created_by(concat!("slipstream ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .build();
-    let writer = ArrowWriter::try_new(Vec::new(), schema.arrow(), Some(properties))?;
+    let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
     Ok(writer.into_serialized_writer()?)
 }
 
