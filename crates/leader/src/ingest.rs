@@ -156,6 +156,8 @@ pub async fn open_source(
         }
     };
     let rejects = rejects(Place::Row);
+    TableSchema::check_size(&found)
+        .map_err(|error| ServiceError::invalid(format!("{source_name}: {error}")))?;
     let Some(table) = table else {
         return Ok(OpenSource {
             schema: found.as_ref().clone(),

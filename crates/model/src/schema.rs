@@ -25,6 +25,12 @@ pub enum InvalidSchema {
     /// Two columns have one name.
     #[error("column '{0}' is there twice")]
     DuplicateColumn(String),
+    /// More columns than a table may have; so many were asked for.
+    #[error(
+        "a table has at most {max} columns, fields within columns among them: these are {0}",
+        max = TableSchema::COLUMNS_MAX
+    )]
+    TooManyColumns(usize),
     /// A table needs a column.
     #[error("a table needs at least one column")]
     NoColumns,
@@ -56,11 +62,17 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
+    /// Columns of one table, as many as Kusto allows: each has its statistics in every extent, and
+    /// every node has all of them in memory.
+    /// <https://learn.microsoft.com/kusto/query/schema-entities/columns>
+    pub const COLUMNS_MAX: usize = 10_000;
+
     /// The schema of a new table: columns are numbered from 1.
     ///
     /// # Errors
-    /// When there are no columns, or two of one name.
+    /// When there are no columns, too many, or two of one name.
     pub fn new(schema: &Schema) -> Result<Self, InvalidSchema> {
+        Self::check_size(schema)?;
         let columns = (1..)
             .map(ColumnId)
             .zip(schema.fields().iter())
@@ -73,6 +85,17 @@ impl TableSchema {
             columns,
             u32::try_from(schema.fields().len()).unwrap_or(u32::MAX) + 1,
         )
+    }
+
+    /// Whether a table may have as many columns; fields within them count too.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn check_size(schema: &Schema) -> Result<(), InvalidSchema> {
+        match schema.flattened_fields().len() {
+            0..=Self::COLUMNS_MAX => Ok(()),
+            more => Err(InvalidSchema::TooManyColumns(more)),
+        }
     }
 
     /// A schema as a record holds it.
@@ -129,7 +152,8 @@ impl TableSchema {
     /// This schema with one more column at the end.
     ///
     /// # Errors
-    /// When the name is taken, or the column is `NOT NULL`: older extents read as null.
+    /// When the name is taken, there are enough columns, or the column is `NOT NULL`: older extents
+    /// read as null.
     pub fn with_added_column(&self, field: Field) -> Result<Self, InvalidSchema> {
         if !field.is_nullable() {
             return Err(InvalidSchema::AddedColumnNotNull(field.name().clone()));
@@ -145,6 +169,7 @@ impl TableSchema {
             field: Arc::new(field),
         });
         let schema = Self::from_columns(columns, self.next_column_id + 1)?;
+        Self::check_size(&schema.arrow)?;
         Ok(schema.with_dropped(self.dropped.to_vec()))
     }
 
@@ -191,6 +216,27 @@ mod tests {
 
     fn field(name: &str) -> Field {
         Field::new(name, DataType::Int64, true)
+    }
+
+    #[test]
+    fn a_table_has_as_many_columns_as_it_may_and_no_more() {
+        let numbered = |count| {
+            Schema::new(
+                (0..count)
+                    .map(|n: usize| field(&n.to_string()))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let full = TableSchema::new(&numbered(TableSchema::COLUMNS_MAX)).expect("as many");
+        let many = InvalidSchema::TooManyColumns(TableSchema::COLUMNS_MAX + 1);
+        assert_eq!(full.with_added_column(field("a")), Err(many.clone()));
+        assert_eq!(
+            TableSchema::new(&numbered(TableSchema::COLUMNS_MAX + 1)),
+            Err(many.clone())
+        );
+        let within = numbered(TableSchema::COLUMNS_MAX).fields;
+        let nested = Field::new("s", DataType::Struct(within), true);
+        assert_eq!(TableSchema::new(&Schema::new(vec![nested])), Err(many));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Batches of a source, made into batches of a table: columns by name, values by cast.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -12,6 +13,9 @@ use slipstream_model::TableSchema;
 
 use super::BatchStream;
 use super::rejects::{Misfit, Rejects};
+
+/// Columns that a refusal names.
+const NAMED_MAX: usize = 100;
 
 /// A value that does not fit its column.
 #[derive(Debug)]
@@ -35,22 +39,23 @@ impl Conform {
     ) -> Result<Self, ServiceError> {
         let table = table.arrow();
         let name = rejects.source();
-        let find = |wanted: &str| {
-            let fields = source.fields();
-            let exact = fields.iter().position(|field| field.name() == wanted);
-            exact.or_else(|| {
-                fields
-                    .iter()
-                    .position(|f| f.name().eq_ignore_ascii_case(wanted))
-            })
-        };
-        let sources: Vec<_> = table
-            .fields()
-            .iter()
-            .map(|field| find(field.name()))
-            .collect();
+        // The first of a name counts.
+        let (mut exact, mut folded) = (HashMap::new(), HashMap::new());
         for (index, field) in source.fields().iter().enumerate() {
-            if !sources.contains(&Some(index)) {
+            exact.entry(field.name().as_str()).or_insert(index);
+            let name = field.name().to_ascii_lowercase();
+            folded.entry(name).or_insert(index);
+        }
+        let find = |wanted: &String| {
+            let found = exact.get(wanted.as_str());
+            let found = found.or_else(|| folded.get(&wanted.to_ascii_lowercase()));
+            found.copied()
+        };
+        let known = table.fields().iter().map(|field| field.name());
+        let sources: Vec<_> = known.map(find).collect();
+        let taken: HashSet<_> = sources.iter().flatten().collect();
+        for (index, field) in source.fields().iter().enumerate() {
+            if !taken.contains(&index) {
                 let is_taken = table
                     .fields()
                     .iter()
@@ -61,9 +66,14 @@ impl Conform {
                         field.name()
                     )));
                 }
-                let known: Vec<_> = table.fields().iter().map(|f| f.name().as_str()).collect();
+                let columns = table.fields().iter().map(|field| field.name().as_str());
+                let known: Vec<_> = columns.take(NAMED_MAX).collect();
+                let more = match table.fields().len() - known.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
                 return Err(ServiceError::invalid(format!(
-                    "{name} has a column '{}' that the table does not have; the table has {}",
+                    "{name} has a column '{}' that the table does not have; the table has {}{more}",
                     field.name(),
                     known.join(", ")
                 )));
