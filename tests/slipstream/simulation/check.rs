@@ -88,8 +88,10 @@ struct Inner {
     present: BTreeSet<i64>,
     /// The last commit that took an extent out of a table.
     removed: BTreeMap<ExtentId, (Version, Timestamp, Instant)>,
-    /// When it was last said that the log begins later.
+    /// When it was last decided that the log begins later.
     cut_at: Option<Instant>,
+    /// When starts of the log were first sent to the bucket, by their paths.
+    starts: BTreeMap<String, Instant>,
     /// Versions whose commits were deleted.
     cut: BTreeSet<Version>,
     /// Files that were deleted though no commit had named them.
@@ -153,8 +155,17 @@ impl Check {
             inner.bucket = Some(id.parse().expect("a UUID"));
         } else if path.starts_with("databases/") && path.ends_with(".commit") {
             inner.commit(host, bytes, objects);
-        } else if path.ends_with(".start") {
-            inner.cut_at = Some(Instant::now());
+        } else if let Some(decided_at) = inner.starts.get(path) {
+            inner.cut_at = Some(*decided_at);
+        }
+    }
+
+    /// A node is about to put an object.
+    pub(crate) fn puts(&self, path: &str) {
+        if path.ends_with(".start") {
+            let mut inner = self.inner.lock();
+            let sent = inner.starts.entry(path.to_owned());
+            sent.or_insert_with(Instant::now);
         }
     }
 

@@ -169,6 +169,7 @@ impl Access {
 
     async fn put(&self, path: String, bytes: Bytes, is_create: bool) -> Result<PutResult> {
         let (store, faults) = (&self.store, &self.dice);
+        store.check.puts(&path);
         self.send(Fault::SlowPut, Fault::PutUnavailable).await?;
         if !self.host.is_up() {
             // It died while this was on its way.

@@ -205,8 +205,8 @@ impl GarbageCollector {
             outcome = outcome.and(stored.map_err(catalog_error));
         }
         if outcome.is_ok() {
-            let rules = self.rules(ledger.state());
-            outcome = self.pruner.prune(database, writer, ledger, &rules).await;
+            let rules = || self.rules(&writer.state());
+            outcome = self.pruner.prune(database, writer, ledger, rules).await;
         }
         outcome.map(|()| deleted)
     }

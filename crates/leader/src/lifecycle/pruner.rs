@@ -81,9 +81,10 @@ impl Pruner {
         database: &DatabaseName,
         writer: &DatabaseWriter,
         ledger: &GarbageLedger,
-        rules: &Rules,
+        rules_now: impl Fn() -> Rules,
     ) -> Result<(), ServiceError> {
         let id = ledger.state().id();
+        let rules = &rules_now();
         if !rules.until_leases_are_known.is_zero() {
             return Ok(());
         }
@@ -94,11 +95,14 @@ impl Pruner {
         };
         let needed = needed(ledger, rules);
         if known.is_done() && rules.now >= known.not_before {
-            match self.next_start(ledger, rules, &known, needed).await? {
+            let next = self.next_start(ledger, rules, &known, needed).await?;
+            if next.is_some() && !writer.is_newest().await {
+                return Err(not_known_to_lead(database));
+            }
+            // Somebody may hold an older version since it was looked.
+            let needed = self::needed(ledger, &rules_now());
+            match next.filter(|next| next.version <= needed) {
                 Some(next) => {
-                    if !writer.is_newest().await {
-                        return Err(not_known_to_lead(database));
-                    }
                     let created = next.create(self.cluster.bucket(), id).await;
                     known.start = Some(created.map_err(catalog_error)?);
                 }
