@@ -1,6 +1,8 @@
 //! Many writers, and writers that try again: each ingest is there once, and small ones share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -200,8 +202,18 @@ async fn an_ingest_that_is_sent_again_after_a_kill_is_committed_once() -> Result
         let mut repeated = 0;
         for round in 0..i64::try_from(rounds)? {
             let mut writers = JoinSet::new();
+            let acknowledged = Arc::<AtomicU64>::default();
             for writer in 0..WRITERS {
-                writers.spawn(send_until_it_fails((*leader).clone(), writer, round));
+                let acknowledged = Arc::clone(&acknowledged);
+                let client = (*leader).clone();
+                writers.spawn(send_until_it_fails(client, writer, round, acknowledged));
+            }
+            // Every second round has answers, however slow the machine is.
+            if round % 2 == 1 {
+                eventually("an ingest is acknowledged", async || {
+                    Ok(acknowledged.load(Ordering::SeqCst) > 0)
+                })
+                .await?;
             }
             let moment = random.random_range(0..ROUND_MILLISECONDS_MAX);
             tokio::time::sleep(Duration::from_millis(moment)).await;
@@ -244,6 +256,7 @@ async fn send_until_it_fails(
     client: Client,
     writer: i64,
     round: i64,
+    acknowledged: Arc<AtomicU64>,
 ) -> Vec<(String, Option<u64>)> {
     let mut sent = Vec::new();
     for number in 0.. {
@@ -255,6 +268,7 @@ async fn send_until_it_fails(
         if version.is_none() {
             break;
         }
+        acknowledged.fetch_add(1, Ordering::SeqCst);
     }
     sent
 }

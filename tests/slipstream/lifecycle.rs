@@ -430,10 +430,14 @@ async fn a_followers_hot_set_stays_near_while_extents_become_one() -> Result<()>
             ingest(&leader, "", batch(number)).await?;
         }
         // An extent that changes its form while it is read is asked for once more.
-        let follower = follower(site, &leader, &["--cache-form", "parquet"]).await?;
+        let mut follower = follower(site, &leader, &["--cache-form", "parquet"]).await?;
         follower
             .command("d", ".alter follower database d prefetch-extents = true")
             .await?;
+        // A node that runs looks for its settings some times a second; one that starts has them.
+        follower.terminate().await?;
+        follower.restart().await?;
+        follower.wait_ready().await?;
         eventually("the hot set is near", async || {
             let cache = follower.command("", ".show cache").await?;
             let cache = cache.first().context("a row for the node")?;
@@ -441,8 +445,6 @@ async fn a_followers_hot_set_stays_near_while_extents_become_one() -> Result<()>
             Ok(*hot != 0 && cache["ResidentExtents"] == *hot)
         })
         .await?;
-        // It looks for its settings some times a second.
-        tokio::time::sleep(Duration::from_millis(600)).await;
         follow(&leader, &follower).await?;
 
         let progress = Arc::<Progress>::default();
