@@ -30,7 +30,8 @@ def read(path: pathlib.Path) -> dict | None:
 def machine(part: dict) -> list[str]:
     m = part["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in part.get("versions", {}).items())
-    parts = [m["cpu"], f"{m['cores']} cores", m["memory"], m["system"], versions]
+    built = f"Slipstream built {part['built']}" if part.get("built") else ""
+    parts = [m["cpu"], f"{m['cores']} cores", m["memory"], m["system"], versions, built]
     return ["*" + ", ".join(filter(None, parts)) + "*"]
 
 

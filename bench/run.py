@@ -48,6 +48,7 @@ PARTS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", required=True, help="a slipstream program, built in release")
+    parser.add_argument("--built", default="", help="how it was built, for the report, where that is not 'cargo build --release'")
     parser.add_argument("--scale", default="1", help="TPC-H scale factor [default: 1]")
     parser.add_argument("--rounds", type=int, default=3, help="runs of which the best counts [default: 3]")
     parser.add_argument("--only", choices=PARTS, action="append", help="run this part; may be repeated")
@@ -63,6 +64,7 @@ def main() -> int:
             result = PARTS[name](options, data)
             result["versions"] = {"Slipstream": version(options.binary), **result.get("versions", {})}
             result["machine"] = machine()
+            result["built"] = options.built
             (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
     report.write(options.out)
