@@ -79,7 +79,7 @@ RUN ln -s "$(rustc --print sysroot)"/lib/rustlib/*-linux-gnu/bin/gcc-ld /opt/lld
 # take long and much memory; a smaller machine says --build-arg LTO=off --build-arg CODEGEN_UNITS=16.
 ARG LTO=fat
 ARG CODEGEN_UNITS=1
-ARG OPT_LEVEL=3
+ARG OPT_LEVEL=2
 ARG RUSTFLAGS="-Clink-arg=-B/opt/lld -Clink-arg=-fuse-ld=lld -Clink-arg=-Wl,--icf=all -Clink-arg=-Wl,-z,pack-relative-relocs"
 ENV CARGO_PROFILE_RELEASE_LTO=${LTO} \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=${CODEGEN_UNITS} \
