@@ -17,4 +17,5 @@ find crates tests -type f ! -name Cargo.toml ! -name build.rs ! -path 'crates/cu
             *) rm "$file" ;;
         esac
     done
+find . -type d -empty -delete
 find . -exec touch -d '2000-01-01 00:00:00' {} +

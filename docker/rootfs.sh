@@ -25,11 +25,13 @@ zones=/usr/share/zoneinfo
     echo "rootfs.sh: there is no $zones: install tzdata" >&2
     exit 1
 }
+command -v strip >/dev/null || { echo "rootfs.sh: there is no strip: install binutils" >&2; exit 1; }
 mkdir -p "$to/usr/local/bin" "$to/usr/lib" "$to/etc/ssl/certs" "$to/usr/share"
 # Two of the three copies that Debian has are for programs that count leap seconds.
 cp -RL "$zones" "$to/usr/share/"
 rm -rf "$to/usr/share/zoneinfo/right" "$to/usr/share/zoneinfo/posix"
 cp -L "$library" "$to/usr/lib/libgcc_s.so.1"
 cp -L "$authorities" "$to/etc/ssl/certs/ca-certificates.crt"
-cp "$binary" "$to/usr/local/bin/slipstream"
+# Names of functions are a seventh of the program, and more with what a debugger wants.
+strip -o "$to/usr/local/bin/slipstream" "$binary"
 chmod 0755 "$to/usr/local/bin/slipstream"

@@ -115,11 +115,8 @@ if [[ -n $compile ]]; then
     # Where no registry of images answers, one of crates may be reached by this machine only.
     "${build[@]}" --network host --build-arg BUILD_IMAGE=slipstream-test/rust --tag slipstream-test/slipstream .
 else
-    # A program with everything that a debugger wants is several times larger than the image may be.
     mkdir -p "$prebuilt"
-    cp "$binary" "$work/slipstream"
-    strip "$work/slipstream" 2>/dev/null || true
-    sh docker/rootfs.sh "$work/slipstream" "$prebuilt"
+    sh docker/rootfs.sh "$binary" "$prebuilt"
     "${build[@]}" --quiet --target prebuilt --build-arg "PREBUILT=$prebuilt" --tag slipstream-test/slipstream . >/dev/null
 fi
 "${build[@]}" --quiet --target tools --tag slipstream-test/tools . >/dev/null
