@@ -11,7 +11,8 @@
 //! SLIPSTREAM_SIM_SEED=17 cargo test --workspace --test slipstream simulation::seeds -- --nocapture
 //! ```
 //!
-//! With `SLIPSTREAM_SIM_TRACE=1` every request is printed.
+//! `SLIPSTREAM_SIM_SEEDS=5000..10000` goes on where another run ended. With `SLIPSTREAM_SIM_TRACE=1`
+//! every request is printed.
 
 mod actors;
 mod check;
@@ -23,6 +24,7 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +39,8 @@ use world::{DATABASE, PROMISES, World};
 
 /// Seeds that CI runs.
 const SEEDS: u64 = 60;
+/// How often a long run says how far it is.
+const TOLD_EVERY: u64 = 1000;
 /// Seeds in which each planted bug has to be found.
 const SEEDS_PLANTED: u64 = 40;
 /// How long the actors are at work, in virtual time.
@@ -199,6 +203,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().expect("a number"))
 }
 
+/// The seeds that the environment names: so many of the first, or `from..to`.
+fn seeds_wanted() -> Range<u64> {
+    let Ok(wanted) = std::env::var("SLIPSTREAM_SIM_SEEDS") else {
+        return 0..SEEDS;
+    };
+    let (from, to) = wanted.split_once("..").unwrap_or(("0", &wanted));
+    let [from, to] = [from, to].map(|number| number.parse().expect("a number, or from..to"));
+    from..to
+}
+
 /// What became of many seeds.
 #[derive(Debug, Default)]
 struct Summary {
@@ -223,16 +237,19 @@ impl Summary {
 }
 
 /// Runs seeds on all cores.
-fn simulate_all(seeds: u64) -> Summary {
-    let (next, summary) = (AtomicU64::new(0), Mutex::new(Summary::default()));
+fn simulate_all(seeds: Range<u64>) -> Summary {
+    let (next, summary) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds.end {
                         return;
+                    }
+                    if seed > seeds.start && seed.is_multiple_of(TOLD_EVERY) {
+                        eprintln!("at seed {seed} of {seeds:?}");
                     }
                     let outcome = simulate(seed, None);
                     summary.lock().add(seed, outcome);
@@ -252,23 +269,24 @@ fn seeds() {
         assert!(outcome.violations.is_empty(), "seed {seed} fails");
         return;
     }
-    let seeds = number("SLIPSTREAM_SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = seeds_wanted();
     let began = std::time::Instant::now();
     let Summary {
         failed,
         faults,
         events,
-    } = simulate_all(seeds);
+    } = simulate_all(seeds.clone());
     let took = began.elapsed();
-    eprintln!("{seeds} seeds in {took:?}; events: {events:#?}; faults: {faults:#?}");
+    let count = seeds.end.saturating_sub(seeds.start);
+    eprintln!("{count} seeds, {seeds:?}, in {took:?}; events: {events:#?}; faults: {faults:#?}");
     let idle = Fault::ALL
         .iter()
         .filter(|fault| !faults.contains_key(fault));
     let idle: Vec<_> = idle.collect();
-    assert!(idle.is_empty() || seeds < SEEDS, "never happened: {idle:?}");
+    assert!(idle.is_empty() || count < SEEDS, "never happened: {idle:?}");
     if let Some((seed, violations)) = failed.first_key_value() {
         panic!(
-            "{} of {seeds} seeds fail: {:?}; seed {seed}: {violations:#?}\nreplay it with:\n  \
+            "{} of {count} seeds fail: {:?}; seed {seed}: {violations:#?}\nreplay it with:\n  \
              SLIPSTREAM_SIM_SEED={seed} cargo test --workspace --test slipstream \
              simulation::seeds -- --nocapture",
             failed.len(),

@@ -78,6 +78,7 @@ async fn renew(
         database_id: source.database_id.as_bytes().to_vec().into(),
         lowest_version: lowest.get(),
         current_version: current.get(),
+        sent_us: u64::try_from(following.context.clock.elapsed().as_micros()).unwrap_or(u64::MAX),
     };
     let answer = client
         .renew_lease(link::with_deadline(request))

@@ -40,12 +40,18 @@ pub struct Lease {
     pub expires_at: Timestamp,
 }
 
-/// There are too many leases.
+/// Why a lease is not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this leader holds {LEASES_MAX} leases, which is its limit: detach followers that are gone"
-)]
-pub struct TooManyLeases;
+pub enum LeaseError {
+    /// There are too many.
+    #[error(
+        "this leader holds {LEASES_MAX} leases, which is its limit: detach followers that are gone"
+    )]
+    TooMany,
+    /// The network held it back.
+    #[error("a later renewal of this lease arrived before this one")]
+    Overtaken,
+}
 
 /// All leases of a leader.
 #[derive(Debug)]
@@ -64,6 +70,8 @@ type Key = (DatabaseId, String, String, Uuid);
 struct Held {
     lease: Lease,
     until: Duration,
+    /// When the node sent it, by its own clock.
+    sent: Duration,
 }
 
 impl LeaseTable {
@@ -81,11 +89,12 @@ impl LeaseTable {
         self.ttl
     }
 
-    /// Grants or renews a lease; `renewed_at` and `expires_at` are set here.
+    /// Grants or renews a lease; `renewed_at` and `expires_at` are set here. `sent` is when the node
+    /// asked for it, by a clock of its own.
     ///
     /// # Errors
-    /// When there are too many.
-    pub fn renew(&self, lease: Lease) -> Result<(), TooManyLeases> {
+    /// When there are too many, or the node has asked again since.
+    pub fn renew(&self, lease: Lease, sent: Duration) -> Result<(), LeaseError> {
         let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
         let mut leases = self.leases.lock();
         leases.retain(|_, held| held.until > elapsed);
@@ -95,8 +104,11 @@ impl LeaseTable {
             lease.configuration.clone(),
             lease.node,
         );
-        if leases.len() >= LEASES_MAX && !leases.contains_key(&key) {
-            return Err(TooManyLeases);
+        match leases.get(&key) {
+            // The version that it holds may be one that the node did not need when it sent this.
+            Some(held) if held.sent > sent => return Err(LeaseError::Overtaken),
+            None if leases.len() >= LEASES_MAX => return Err(LeaseError::TooMany),
+            _ => {}
         }
         let lease = Lease {
             renewed_at: now,
@@ -104,7 +116,7 @@ impl LeaseTable {
             ..lease
         };
         let until = elapsed + self.ttl;
-        leases.insert(key, Held { lease, until });
+        leases.insert(key, Held { lease, until, sent });
         Ok(())
     }
 
@@ -160,9 +172,9 @@ mod tests {
     fn a_lease_lives_for_its_time_and_a_renewal_starts_it_again() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let table = LeaseTable::new(Arc::clone(&clock) as _, LEASE_TTL);
-        table.renew(lease(1, 5)).expect("room");
+        table.renew(lease(1, 5), Duration::ZERO).expect("room");
         clock.advance(LEASE_TTL / 2);
-        table.renew(lease(2, 6)).expect("room");
+        table.renew(lease(2, 6), Duration::ZERO).expect("room");
         clock.advance(LEASE_TTL / 2);
         let live = table.live();
         assert_eq!(live.len(), 1);
@@ -173,7 +185,7 @@ mod tests {
     fn no_lease_takes_the_place_of_another_configurations_or_clusters() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let table = LeaseTable::new(clock, LEASE_TTL);
-        table.renew(lease(1, 5)).expect("room");
+        table.renew(lease(1, 5), Duration::ZERO).expect("room");
         let others = [("f", "d"), ("g", "c")];
         for (cluster, configuration) in others {
             let other = Lease {
@@ -181,17 +193,31 @@ mod tests {
                 configuration: configuration.into(),
                 ..lease(1, 100)
             };
-            table.renew(other).expect("room");
+            table.renew(other, Duration::ZERO).expect("room");
         }
         let versions = table.live().into_iter().map(|lease| lease.lowest_version);
         assert_eq!(versions.min(), Some(Version::new(5)));
     }
 
     #[test]
+    fn a_renewal_that_was_overtaken_changes_nothing() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(Arc::clone(&clock) as _, LEASE_TTL);
+        let (early, late) = (Duration::from_secs(1), Duration::from_secs(2));
+        table.renew(lease(1, 5), late).expect("room");
+        let overtaken = table.renew(lease(1, 73), early);
+        assert_eq!(overtaken, Err(LeaseError::Overtaken));
+        assert_eq!(table.live()[0].lowest_version, Version::new(5));
+        // One that has ended keeps nobody from coming back.
+        clock.advance(LEASE_TTL);
+        table.renew(lease(1, 73), early).expect("room");
+    }
+
+    #[test]
     fn a_detached_configuration_holds_nothing() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
         let table = LeaseTable::new(clock, LEASE_TTL);
-        table.renew(lease(1, 5)).expect("room");
+        table.renew(lease(1, 5), Duration::ZERO).expect("room");
         table.release("f", "other");
         assert_eq!(table.live().len(), 1);
         table.release("f", "c");

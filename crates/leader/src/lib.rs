@@ -32,7 +32,7 @@ mod view;
 pub use admin::AdminService;
 pub use cluster::{CHECKPOINT_EVERY, Cluster, ClusterContext};
 pub use engine::LeaderEngine;
-pub use leases::{LEASE_TTL, Lease, LeaseTable, TooManyLeases};
+pub use leases::{LEASE_TTL, Lease, LeaseError, LeaseTable};
 pub use lifecycle::{
     GC_GRACE, GarbageCollector, LifecycleArgs, LifecycleSettings, MERGE_INTERVAL, MergeBounds,
     MergeCandidate, plan_merges, start as start_lifecycle,

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::leases::Lease;
+use crate::leases::{Lease, LeaseError};
 
 /// A follower that hears nothing for three of these takes the leader for silent.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -122,10 +122,12 @@ impl MetadataSync for SyncService {
             renewed_at: Default::default(),
             expires_at: Default::default(),
         };
-        self.cluster
-            .leases()
-            .renew(lease)
-            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let sent = Duration::from_micros(request.sent_us);
+        let renewed = self.cluster.leases().renew(lease, sent);
+        renewed.map_err(|error| match error {
+            LeaseError::TooMany => Status::resource_exhausted(error.to_string()),
+            LeaseError::Overtaken => Status::aborted(error.to_string()),
+        })?;
         let ttl = self.cluster.leases().ttl();
         let lease_ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(RenewLeaseResponse { lease_ttl_ms }))

@@ -396,6 +396,7 @@ async fn grpc(
                 database_id: target.database.clone().into(),
                 lowest_version: 1,
                 current_version: 1,
+                sent_us: 0,
             };
             sync.renew_lease(renew).await.map(drop)
         }

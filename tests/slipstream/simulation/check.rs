@@ -291,7 +291,7 @@ impl Check {
         inner.trace(
             &leader.name,
             "grants",
-            &node.to_string(),
+            &format!("{node} {lowest}"),
             leader.latest_now(),
         );
         if let Some((newest, since)) = &inner.newest_leader
