@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{Node, PATIENCE, Site, Store, eventually, program, write_stream};
 use crate::types::small_batch;
@@ -574,6 +574,32 @@ async fn hang_up_in_the_middle(leader: &Node) -> Result<()> {
     drop(connection);
     tokio::time::sleep(Duration::from_millis(300)).await;
     Ok(())
+}
+
+/// Otherwise a client that is still sending finds the door shut, and does not hear why: with HTTP/2
+/// curl tells of a stream that was reset.
+#[tokio::test]
+async fn a_refusal_comes_after_a_small_body() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("leader").await?;
+        let address = leader.http_url().replace("http://", "");
+        let mut connection = tokio::net::TcpStream::connect(&address).await?;
+        let head =
+            format!("POST /nowhere HTTP/1.1\r\nhost: {address}\r\ncontent-length: 4\r\n\r\n");
+        connection.write_all(head.as_bytes()).await?;
+        connection.write_all(b"bod").await?;
+        let mut answer = [0; 12];
+        let early = tokio::time::timeout(
+            Duration::from_millis(300),
+            connection.read_exact(&mut answer),
+        );
+        ensure!(early.await.is_err(), "the body was not waited for");
+        connection.write_all(b"y").await?;
+        connection.read_exact(&mut answer).await?;
+        assert_eq!(&answer, b"HTTP/1.1 404");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
