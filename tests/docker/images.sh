@@ -6,7 +6,7 @@
 #   tests/docker/images.sh --binary target/release/slipstream [--weed PATH] [--prometheus]
 #   tests/docker/images.sh --compile [--weed PATH] [--prometheus]
 #
-# --compile takes an hour and more on two cores. Needs root, apt-get and debootstrap (Debian: apt-get install
+# --compile takes two cores half an hour and more. Needs root, apt-get and debootstrap (Debian: apt-get install
 # debootstrap). Base images that are there are not made again. Tags are slipstream-test/...; compose takes them by
 # the environment that tests/docker/run sets.
 set -euo pipefail

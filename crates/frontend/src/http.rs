@@ -12,12 +12,12 @@ mod sql;
 
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
-use axum::{Router, http};
 
 use crate::{ErrorKind, Gate, ServiceError};
 
@@ -81,8 +81,7 @@ pub(crate) fn router(gate: Gate) -> Router {
 }
 
 /// Reads a small body before the request is looked at. A refusal that comes earlier than its body
-/// ends with HTTP/2's reset of the stream, and curl, up to 8.x, then tells of that instead of what was
-/// refused.
+/// ends with HTTP/2's reset of the stream, and curl may tell of that instead of what was refused.
 async fn take_small_body(request: Request, next: Next) -> Response {
     let size = request.body().size_hint().upper();
     if !size.is_some_and(|size| (1..=SMALL_BYTES_MAX as u64).contains(&size)) {
@@ -92,8 +91,8 @@ async fn take_small_body(request: Request, next: Next) -> Response {
     let taken = tokio::time::timeout(SMALL_PATIENCE, to_bytes(body, SMALL_BYTES_MAX)).await;
     match taken {
         Ok(Ok(bytes)) => {
-            let request = http::Request::from_parts(parts, Body::from(bytes));
-            next.run(request).await
+            next.run(Request::from_parts(parts, Body::from(bytes)))
+                .await
         }
         _ => {
             let message = "the request's body did not arrive as a whole";
