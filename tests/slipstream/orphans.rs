@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::{Node, Site, Store, eventually};
-use crate::garbage::{blocked_by, blockers, files, ingest, leader};
+use crate::garbage::{blocked_by, blockers, files, ingest, leader, nothing_is_kept};
 
 /// Looks all the time, keeps nothing for long, and has a lease that is over soon.
 const EAGER: [&str; 6] = [
@@ -141,7 +141,7 @@ async fn a_file_whose_commit_never_came_goes_and_committed_ones_stay() -> Result
         })
         .await?;
         ensure!(!files(site)?.contains(&orphan));
-        ensure!(blockers(&leader).await?.is_empty());
+        nothing_is_kept(&leader).await?;
         let deleted = leader
             .metric("slipstream_gc_orphans_total", "database=\"d\"")
             .await?;
@@ -200,11 +200,7 @@ async fn orphans_are_named_before_they_go_and_are_gone_for_good() -> Result<()> 
             }
             leader.restart().await?;
             leader.wait_ready().await?;
-            eventually("leases are known", async || {
-                let rows = blockers(&leader).await?;
-                Ok(rows.is_empty())
-            })
-            .await?;
+            nothing_is_kept(&leader).await?;
             tokio::time::sleep(Duration::from_secs(6)).await;
             let rows = leader.command("d", ".gc database d").await?;
             ensure!(rows.is_empty(), "{rows:?}");
@@ -228,7 +224,7 @@ async fn what_a_failed_transaction_uploaded_goes_while_the_leader_runs() -> Resu
         let row = blocked_by(&leader, "Orphan", 1).await?;
         ensure!(text(&row, "Holder") == "this leader", "{row}");
         eventually("the file goes", async || Ok(files(site)? == kept)).await?;
-        ensure!(blockers(&leader).await?.is_empty());
+        nothing_is_kept(&leader).await?;
         let deleted = leader
             .metric("slipstream_gc_orphans_total", "database=\"d\"")
             .await?;
