@@ -73,7 +73,9 @@ pub use sharing::{
     InvalidTerms, PrincipalsModificationKind, SHARING_ENTRIES_MAX, TableLevelSharing, UnknownKind,
     pattern_matches,
 };
-pub use statistics::{ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic};
+pub use statistics::{
+    BOUND_BYTES_MAX, ColumnStatisticsBuilder, StatisticValue, UnsupportedStatistic,
+};
 pub use streaming::StreamingIngestionPolicy;
 pub use time::{Clock, ManualClock, Sleep, Timestamp, TimestampParseError};
 

@@ -22,7 +22,7 @@ use arrow::datatypes::{
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
 };
 
-pub use builder::ColumnStatisticsBuilder;
+pub use builder::{BOUND_BYTES_MAX, ColumnStatisticsBuilder};
 
 /// A value that a minimum or maximum can be.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use crate::{ColumnId, ColumnStatistics, SortOrder};
 
 /// Longer text and binary bounds are cut to this, and then marked as not exact. Catalog
 /// memory is paid for each extent, so one document in a column must not cost megabytes.
-const BOUND_BYTES_MAX: usize = 256;
+pub const BOUND_BYTES_MAX: usize = 256;
 
 /// Gathers exact statistics of one column over the batches of an extent.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub struct ColumnStatisticsBuilder {
     min: Option<StatisticValue>,
     max: Option<StatisticValue>,
     bounded: bool,
+    bounds_exact: bool,
     ascending: bool,
     first: Option<ArrayRef>,
     last: Option<ArrayRef>,
@@ -38,6 +39,7 @@ impl ColumnStatisticsBuilder {
             min: None,
             max: None,
             bounded,
+            bounds_exact: true,
             ascending,
             first: None,
             last: None,
@@ -46,12 +48,20 @@ impl ColumnStatisticsBuilder {
 
     /// Takes in the column's values of the next batch.
     pub fn update(&mut self, array: &ArrayRef) {
+        self.update_but_bounds(array);
+        if !array.is_empty() && self.bounded {
+            let (min, max) = bounds(array);
+            self.widen(min, max);
+        }
+    }
+
+    /// The same for values whose bounds somebody finds anyway, who gives them with
+    /// [`bounded_by`](Self::bounded_by).
+    pub fn update_but_bounds(&mut self, array: &ArrayRef) {
         self.null_count += array.logical_null_count() as u64;
         if array.is_empty() || !self.bounded {
             return;
         }
-        let (min, max) = bounds(array);
-        self.widen(min, max);
         self.ascending = self.ascending
             && array.null_count() == 0
             && joins(self.last.as_ref(), &array.slice(0, 1))
@@ -62,10 +72,17 @@ impl ColumnStatisticsBuilder {
         self.last = self.ascending.then(|| array.slice(array.len() - 1, 1));
     }
 
+    /// Takes in the smallest and the largest of some values, or what is below and above them.
+    pub fn bounded_by(&mut self, min: StatisticValue, max: StatisticValue, exact: bool) {
+        self.bounds_exact &= exact;
+        self.widen(Some(min), Some(max));
+    }
+
     /// The statistics of these rows and then those of `after`.
     #[must_use]
     pub fn followed_by(mut self, after: Self) -> Self {
         self.null_count += after.null_count;
+        self.bounds_exact &= after.bounds_exact;
         self.widen(after.min, after.max);
         self.ascending = match &after.first {
             Some(first) => self.ascending && after.ascending && joins(self.last.as_ref(), first),
@@ -101,7 +118,7 @@ impl ColumnStatisticsBuilder {
             null_count: self.null_count,
             min: self.min.map(shorten_lower),
             max: self.max.and_then(shorten_upper),
-            bounds_exact: !cut,
+            bounds_exact: self.bounds_exact && !cut,
             sort_order: if self.ascending && self.last.is_some() {
                 SortOrder::Ascending
             } else {

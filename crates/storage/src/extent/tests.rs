@@ -65,6 +65,67 @@ fn statistics_are_exact() {
     assert!(texts.bounds_exact);
 }
 
+/// Those of texts and bytes are Parquet's; what the model finds is the reference.
+#[test]
+fn bounds_of_texts_and_bytes_are_those_of_the_values() {
+    let long = |end: &str| "ü".repeat(BOUND_BYTES_MAX) + end;
+    let texts: [&[Option<&str>]; 6] = [
+        &[Some("b"), None, Some(""), Some("é"), Some("a")],
+        &[Some("b"), Some("b")],
+        &[None, None],
+        &[],
+        &[Some(&long("x")), Some(&long("y")), None],
+        &[
+            Some("\u{10ffff}"),
+            Some(&"\u{10ffff}".repeat(BOUND_BYTES_MAX)),
+        ],
+    ];
+    use DataType as T;
+    let types = [
+        T::Utf8,
+        T::LargeUtf8,
+        T::Utf8View,
+        T::Binary,
+        T::LargeBinary,
+        T::BinaryView,
+    ];
+    for (data_type, texts) in types.iter().flat_map(|t| texts.map(|texts| (t, texts))) {
+        let array = StringArray::from(texts.to_vec());
+        let array = arrow::compute::cast(&array, data_type).expect("a text in another form");
+        let fields = vec![Field::new("t", data_type.clone(), true)];
+        let schema = TableSchema::new(&Schema::new(fields)).expect("valid");
+        let mut expected = ColumnStatisticsBuilder::new(schema.columns()[0].id, data_type);
+        expected.update(&array);
+        let expected = expected.finish();
+
+        let batch = RecordBatch::try_new(schema.arrow(), vec![array]).expect("valid");
+        let mut encoder = ExtentEncoder::new(&schema).expect("storable");
+        encoder.write(&batch).expect("fits");
+        let encoded = encoder.finish(
+            ExtentId::default(),
+            Timestamp::from_micros(7),
+            BTreeSet::new(),
+        );
+        let found = encoded.expect("encodes").extent.columns[0].clone();
+        if expected.bounds_exact {
+            assert_eq!(found, expected, "{data_type} {texts:?}");
+            continue;
+        }
+        let bytes = |value: &StatisticValue| match value {
+            StatisticValue::Text(text) => text.as_bytes().to_vec(),
+            StatisticValue::Bytes(bytes) => bytes.clone(),
+            other => panic!("{other:?} is no text"),
+        };
+        let mut values = texts.iter().flatten().map(|text| text.as_bytes());
+        let min = found.min.as_ref().map(bytes).expect("a prefix");
+        assert!(!found.bounds_exact, "{data_type}");
+        assert!(values.clone().all(|value| *min <= *value), "{data_type}");
+        if let Some(max) = found.max.as_ref().map(bytes) {
+            assert!(values.all(|value| *max >= *value), "{data_type}");
+        }
+    }
+}
+
 #[test]
 fn footer_and_page_index_are_within_the_recorded_length() {
     let encoded = encode(&[batch(0..100_000)]);
