@@ -228,8 +228,7 @@ impl ExtentLayout {
     }
 }
 
-/// The bounds of texts and bytes, each of which Parquet's writer compares with them anyway; to do that twice
-/// would be a tenth of all encoding.
+/// The bounds of texts and bytes: Parquet's writer compares each of them with those of its page anyway.
 #[derive(Debug, Clone, Copy)]
 enum TextBounds {
     Text,
