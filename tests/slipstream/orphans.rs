@@ -200,6 +200,7 @@ async fn orphans_are_named_before_they_go_and_are_gone_for_good() -> Result<()> 
             }
             leader.restart().await?;
             leader.wait_ready().await?;
+            // Until leases are known, what they might keep is kept.
             nothing_is_kept(&leader).await?;
             tokio::time::sleep(Duration::from_secs(6)).await;
             let rows = leader.command("d", ".gc database d").await?;

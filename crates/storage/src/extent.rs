@@ -193,9 +193,11 @@ impl ExtentLayout {
             }
             let chunks = writers.into_iter().map(ArrowColumnWriter::close);
             let chunks: Vec<ArrowColumnChunk> = chunks.collect::<Result<_, _>>()?;
-            if let Some(text_bounds) = text_bounds {
-                for chunk in &chunks {
-                    text_bounds.give(chunk, &mut statistics);
+            if let Some(text_bounds) = text_bounds
+                && !text_bounds.give(&chunks, &mut statistics)
+            {
+                for batch in batches {
+                    statistics.update_bounds(batch.column(position));
                 }
             }
             encoded.columns.push((chunks, statistics));
@@ -246,10 +248,14 @@ impl TextBounds {
         }
     }
 
-    /// Only nulls have no bounds.
-    fn give(self, chunk: &ArrowColumnChunk, statistics: &mut ColumnStatisticsBuilder) {
+    /// Whether the file has them. It has none of nulls only, nor perhaps of what another feature of the writer
+    /// takes for more than texts.
+    fn give(self, chunks: &[ArrowColumnChunk], statistics: &mut ColumnStatisticsBuilder) -> bool {
+        let [chunk] = chunks else {
+            return false;
+        };
         let Some(Statistics::ByteArray(found)) = chunk.close().metadata.statistics() else {
-            return;
+            return false;
         };
         let value = |bytes: Option<&ByteArray>| {
             let bytes = bytes?.data();
@@ -261,10 +267,11 @@ impl TextBounds {
                 }
             }
         };
-        if let (Some(min), Some(max)) = (value(found.min_opt()), value(found.max_opt())) {
-            let exact = found.min_is_exact() && found.max_is_exact();
-            statistics.bounded_by(min, max, exact);
-        }
+        let (Some(min), Some(max)) = (value(found.min_opt()), value(found.max_opt())) else {
+            return false;
+        };
+        statistics.bounded_by((min, found.min_is_exact()), (max, found.max_is_exact()));
+        true
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Marks<'a> {
 }
 
 impl<'a> Marks<'a> {
-    /// Fewer marks than three are named twice.
+    /// To look for fewer than three bytes, repeat one.
     pub(super) fn new(text: &'a [u8], marks: [u8; 3]) -> Self {
         let mut all = Self {
             text,

@@ -311,13 +311,7 @@ fn decimals<T: DecimalType>(
 fn times<T: ArrowTimestampType>(texts: &Texts<'_>, zone: Option<&Arc<str>>) -> Option<ArrayRef> {
     let zone_name = zone.map_or("UTC", |zone| zone);
     let tz = Tz::from_str(zone_name).ok()?;
-    let is_utc = matches!(zone_name, "UTC" | "Z" | "+00:00");
-    let (units, nanoseconds) = match T::UNIT {
-        TimeUnit::Second => (1, 1_000_000_000),
-        TimeUnit::Millisecond => (1_000, 1_000_000),
-        TimeUnit::Microsecond => (1_000_000, 1_000),
-        TimeUnit::Nanosecond => (1_000_000_000, 1),
-    };
+    let is_utc = matches!(zone_name, "UTC" | "+00:00");
     let parse = |text: &str| {
         let usual = is_utc.then(|| numbers::moment(text.as_bytes())).flatten();
         let (seconds, behind) = match usual {
@@ -327,8 +321,15 @@ fn times<T: ArrowTimestampType>(texts: &Texts<'_>, zone: Option<&Arc<str>>) -> O
                 (time.timestamp(), time.timestamp_subsec_nanos())
             }
         };
-        let whole = seconds.checked_mul(units)?;
-        whole.checked_add(i64::from(behind / nanoseconds))
+        let (per_second, unit_nanoseconds) = match T::UNIT {
+            // A leap second is the second before it, and more than a second behind that.
+            TimeUnit::Second => return Some(seconds),
+            TimeUnit::Millisecond => (1_000, 1_000_000),
+            TimeUnit::Microsecond => (1_000_000, 1_000),
+            TimeUnit::Nanosecond => (1_000_000_000, 1),
+        };
+        let whole = seconds.checked_mul(per_second)?;
+        whole.checked_add(i64::from(behind / unit_nanoseconds))
     };
     let values = primitives::<T>(texts, parse)?;
     Some(Arc::new(values.with_timezone_opt(zone.cloned())))
@@ -355,12 +356,15 @@ mod tests {
     /// Each type with values that fit it, besides the empty one.
     fn types() -> Vec<(DataType, &'static [&'static str])> {
         use DataType as T;
-        const NUMBERS: &[&str] = &["0", "7", "+42", "-1", "007"];
+        const NUMBERS: &[&str] = &["0", "7", "+42", "-1", "007", "-0"];
         const TIMES: &[&str] = &[
             "2024-02-29T13:37:00",
             "1969-12-31 23:59:59.999999",
             "2024-05-01T00:00:00+02:00",
+            "2024-05-01T00:00:00.25Z",
             "2024-05-01",
+            "2016-12-31T23:59:60Z",
+            "2016-12-31 23:59:60.5",
         ];
         let zoned = |unit, zone: &str| T::Timestamp(unit, Some(zone.into()));
         vec![
@@ -369,7 +373,7 @@ mod tests {
             (T::Boolean, &["true", "FALSE"]),
             (T::Int8, NUMBERS),
             (T::Int64, &["9223372036854775807", "-9223372036854775808"]),
-            (T::UInt16, &["65535", "0"]),
+            (T::UInt16, &["65535", "0", "-0"]),
             (T::Float64, &["1.5", "-0.0", "NaN", "1e300", "inf"]),
             (
                 T::Decimal128(12, 2),

@@ -19,13 +19,19 @@ pub const BOUND_BYTES_MAX: usize = 256;
 pub struct ColumnStatisticsBuilder {
     id: ColumnId,
     null_count: u64,
-    min: Option<StatisticValue>,
-    max: Option<StatisticValue>,
+    min: Option<Bound>,
+    max: Option<Bound>,
     bounded: bool,
-    bounds_exact: bool,
     ascending: bool,
     first: Option<ArrayRef>,
     last: Option<ArrayRef>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    value: StatisticValue,
+    /// Whether it is one of the values, and not only beyond them.
+    exact: bool,
 }
 
 impl ColumnStatisticsBuilder {
@@ -39,7 +45,6 @@ impl ColumnStatisticsBuilder {
             min: None,
             max: None,
             bounded,
-            bounds_exact: true,
             ascending,
             first: None,
             last: None,
@@ -49,13 +54,19 @@ impl ColumnStatisticsBuilder {
     /// Takes in the column's values of the next batch.
     pub fn update(&mut self, array: &ArrayRef) {
         self.update_but_bounds(array);
+        self.update_bounds(array);
+    }
+
+    /// Takes in the bounds of values only.
+    pub fn update_bounds(&mut self, array: &ArrayRef) {
         if !array.is_empty() && self.bounded {
             let (min, max) = bounds(array);
-            self.widen(min, max);
+            let exact = |value| Bound { value, exact: true };
+            self.widen(min.map(exact), max.map(exact));
         }
     }
 
-    /// The same for values whose bounds somebody finds anyway, who gives them with
+    /// Takes in all but the bounds of values. Who finds those anyway gives them with
     /// [`bounded_by`](Self::bounded_by).
     pub fn update_but_bounds(&mut self, array: &ArrayRef) {
         self.null_count += array.logical_null_count() as u64;
@@ -72,17 +83,20 @@ impl ColumnStatisticsBuilder {
         self.last = self.ascending.then(|| array.slice(array.len() - 1, 1));
     }
 
-    /// Takes in the smallest and the largest of some values, or what is below and above them.
-    pub fn bounded_by(&mut self, min: StatisticValue, max: StatisticValue, exact: bool) {
-        self.bounds_exact &= exact;
-        self.widen(Some(min), Some(max));
+    /// Takes in the smallest and the largest of some values. What is not exact is below or above them.
+    pub fn bounded_by(
+        &mut self,
+        (min, min_exact): (StatisticValue, bool),
+        (max, max_exact): (StatisticValue, bool),
+    ) {
+        let bound = |value, exact| Some(Bound { value, exact });
+        self.widen(bound(min, min_exact), bound(max, max_exact));
     }
 
     /// The statistics of these rows and then those of `after`.
     #[must_use]
     pub fn followed_by(mut self, after: Self) -> Self {
         self.null_count += after.null_count;
-        self.bounds_exact &= after.bounds_exact;
         self.widen(after.min, after.max);
         self.ascending = match &after.first {
             Some(first) => self.ascending && after.ascending && joins(self.last.as_ref(), first),
@@ -97,34 +111,43 @@ impl ColumnStatisticsBuilder {
         self
     }
 
-    fn widen(&mut self, min: Option<StatisticValue>, max: Option<StatisticValue>) {
-        if let Some(min) = min
-            && self.min.as_ref().is_none_or(|known| min < *known)
-        {
-            self.min = Some(min);
-        }
-        if let Some(max) = max
-            && self.max.as_ref().is_none_or(|known| max > *known)
-        {
-            self.max = Some(max);
-        }
+    fn widen(&mut self, min: Option<Bound>, max: Option<Bound>) {
+        widen(&mut self.min, min, |found, known| found < known);
+        widen(&mut self.max, max, |found, known| found > known);
     }
 
     /// The statistics.
     pub fn finish(self) -> ColumnStatistics {
-        let cut = [&self.min, &self.max].into_iter().flatten().any(is_long);
+        let is_cut = |bound: &Bound| !bound.exact || is_long(&bound.value);
+        let cut = [&self.min, &self.max].into_iter().flatten().any(is_cut);
         ColumnStatistics {
             id: self.id,
             null_count: self.null_count,
-            min: self.min.map(shorten_lower),
-            max: self.max.and_then(shorten_upper),
-            bounds_exact: self.bounds_exact && !cut,
+            min: self.min.map(|min| shorten_lower(min.value)),
+            max: self.max.and_then(|max| shorten_upper(max.value)),
+            bounds_exact: !cut,
             sort_order: if self.ascending && self.last.is_some() {
                 SortOrder::Ascending
             } else {
                 SortOrder::Unknown
             },
         }
+    }
+}
+
+/// Takes a bound that is farther than the known one, or says of the same one that it is exact.
+fn widen(
+    known: &mut Option<Bound>,
+    found: Option<Bound>,
+    is_farther: impl Fn(&StatisticValue, &StatisticValue) -> bool,
+) {
+    let Some(found) = found else {
+        return;
+    };
+    match known {
+        Some(known) if known.value == found.value => known.exact |= found.exact,
+        Some(known) if !is_farther(&found.value, &known.value) => {}
+        _ => *known = Some(found),
     }
 }
 

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
-use slipstream_model::{SortOrder, StatisticValue};
+use slipstream_model::{ColumnStatistics, SortOrder, StatisticValue};
 
 use super::*;
 
@@ -65,20 +65,53 @@ fn statistics_are_exact() {
     assert!(texts.bounds_exact);
 }
 
-/// Those of texts and bytes are Parquet's; what the model finds is the reference.
+/// The statistics of a column in as many row groups, as the file has them and as the model finds them.
+fn of_groups(groups: &[ArrayRef]) -> (ColumnStatistics, ColumnStatistics) {
+    let data_type = groups[0].data_type();
+    let fields = vec![Field::new("t", data_type.clone(), true)];
+    let schema = TableSchema::new(&Schema::new(fields)).expect("valid");
+    let mut expected = ColumnStatisticsBuilder::new(schema.columns()[0].id, data_type);
+    let layout = ExtentLayout::new(&schema).expect("storable");
+    let mut extent = ExtentAssembler::new(&layout).expect("storable");
+    for group in groups {
+        expected.update(group);
+        let batch = RecordBatch::try_new(schema.arrow(), vec![Arc::clone(group)]).expect("valid");
+        extent
+            .append(layout.encode_rows(&[batch]).expect("encodes"))
+            .expect("fits");
+    }
+    let now = Timestamp::from_micros(7);
+    let encoded = extent.finish(ExtentId::default(), now, BTreeSet::new());
+    let found = encoded.expect("encodes").extent.columns[0].clone();
+    (found, expected.finish())
+}
+
+fn bytes_of(value: &StatisticValue) -> &[u8] {
+    match value {
+        StatisticValue::Text(text) => text.as_bytes(),
+        StatisticValue::Bytes(bytes) => bytes,
+        other => panic!("{other:?} is no text"),
+    }
+}
+
+/// Bounds of texts and bytes are Parquet's; what the model finds is the reference.
 #[test]
 fn bounds_of_texts_and_bytes_are_those_of_the_values() {
-    let long = |end: &str| "ü".repeat(BOUND_BYTES_MAX) + end;
-    let texts: [&[Option<&str>]; 6] = [
-        &[Some("b"), None, Some(""), Some("é"), Some("a")],
-        &[Some("b"), Some("b")],
-        &[None, None],
-        &[],
-        &[Some(&long("x")), Some(&long("y")), None],
-        &[
-            Some("\u{10ffff}"),
-            Some(&"\u{10ffff}".repeat(BOUND_BYTES_MAX)),
-        ],
+    let long = |text: &str, bytes: usize| text.repeat(bytes.div_ceil(text.len()));
+    let [just_fits, too_long] = [256, 257].map(|bytes| long("m", bytes));
+    let (umlauts, last) = (long("ü", 301), long("\u{10ffff}", 400));
+    let groups: &[&[&[Option<&str>]]] = &[
+        &[&[Some("b"), None, Some(""), Some("é"), Some("a")]],
+        &[&[Some("b"), Some("b")]],
+        &[&[None, None]],
+        &[&[]],
+        &[&[None], &[Some("x")], &[None]],
+        &[&[Some("b"), Some("c")], &[Some("a"), Some("b")]],
+        &[&[Some(&just_fits)]],
+        &[&[Some(&too_long), None]],
+        &[&[Some("b"), Some(&too_long)], &[Some("a"), Some("z")]],
+        &[&[Some(&umlauts), Some("ü")], &[Some("ü")]],
+        &[&[Some("\u{10ffff}"), Some(&last)]],
     ];
     use DataType as T;
     let types = [
@@ -89,41 +122,52 @@ fn bounds_of_texts_and_bytes_are_those_of_the_values() {
         T::LargeBinary,
         T::BinaryView,
     ];
-    for (data_type, texts) in types.iter().flat_map(|t| texts.map(|texts| (t, texts))) {
-        let array = StringArray::from(texts.to_vec());
-        let array = arrow::compute::cast(&array, data_type).expect("a text in another form");
-        let fields = vec![Field::new("t", data_type.clone(), true)];
-        let schema = TableSchema::new(&Schema::new(fields)).expect("valid");
-        let mut expected = ColumnStatisticsBuilder::new(schema.columns()[0].id, data_type);
-        expected.update(&array);
-        let expected = expected.finish();
-
-        let batch = RecordBatch::try_new(schema.arrow(), vec![array]).expect("valid");
-        let mut encoder = ExtentEncoder::new(&schema).expect("storable");
-        encoder.write(&batch).expect("fits");
-        let encoded = encoder.finish(
-            ExtentId::default(),
-            Timestamp::from_micros(7),
-            BTreeSet::new(),
+    for (data_type, groups) in types
+        .iter()
+        .flat_map(|t| groups.iter().map(move |g| (t, g)))
+    {
+        let array = |texts: &&[Option<&str>]| {
+            let texts: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+            arrow::compute::cast(&texts, data_type).expect("a text in another form")
+        };
+        let arrays: Vec<ArrayRef> = groups.iter().map(array).collect();
+        let (found, expected) = of_groups(&arrays);
+        assert_eq!(
+            found.bounds_exact, expected.bounds_exact,
+            "{data_type} {groups:?}"
         );
-        let found = encoded.expect("encodes").extent.columns[0].clone();
         if expected.bounds_exact {
-            assert_eq!(found, expected, "{data_type} {texts:?}");
+            assert_eq!(found, expected, "{data_type} {groups:?}");
             continue;
         }
-        let bytes = |value: &StatisticValue| match value {
-            StatisticValue::Text(text) => text.as_bytes().to_vec(),
-            StatisticValue::Bytes(bytes) => bytes.clone(),
-            other => panic!("{other:?} is no text"),
-        };
-        let mut values = texts.iter().flatten().map(|text| text.as_bytes());
-        let min = found.min.as_ref().map(bytes).expect("a prefix");
-        assert!(!found.bounds_exact, "{data_type}");
-        assert!(values.clone().all(|value| *min <= *value), "{data_type}");
-        if let Some(max) = found.max.as_ref().map(bytes) {
-            assert!(values.all(|value| *max >= *value), "{data_type}");
+        let mut values = groups.iter().copied().flatten().flatten();
+        let min = bytes_of(found.min.as_ref().expect("a prefix"));
+        assert!(
+            values.clone().all(|value| min <= value.as_bytes()),
+            "{data_type}"
+        );
+        assert!(min.len() <= BOUND_BYTES_MAX, "{data_type}");
+        if let Some(max) = found.max.as_ref().map(bytes_of) {
+            assert!(values.all(|value| max >= value.as_bytes()), "{data_type}");
+            assert!(max.len() <= BOUND_BYTES_MAX, "{data_type}");
         }
     }
+}
+
+#[test]
+fn bounds_of_bytes_are_in_the_order_of_unsigned_bytes() {
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![&[0x80], &[0x7f]]));
+    let (found, expected) = of_groups(&[bytes]);
+    assert_eq!(found, expected);
+    assert_eq!(found.max, Some(StatisticValue::Bytes(vec![0x80])));
+
+    let no_larger: ArrayRef = Arc::new(BinaryArray::from_vec(vec![&[0xff; 300]]));
+    let (found, _) = of_groups(&[no_larger]);
+    assert_eq!(
+        found.min,
+        Some(StatisticValue::Bytes(vec![0xff; BOUND_BYTES_MAX]))
+    );
+    assert_eq!((found.max, found.bounds_exact), (None, false));
 }
 
 #[test]
