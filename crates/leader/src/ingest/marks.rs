@@ -60,7 +60,7 @@ impl<'a> Marks<'a> {
 impl Iterator for Marks<'_> {
     type Item = usize;
 
-    // A call for each value would cost as much as all else here.
+    // Little is done for each value: a call would be much of it.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         if self.found == 0 && !self.advance() {
