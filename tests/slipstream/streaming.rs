@@ -1,8 +1,13 @@
 //! Streamed rows: durable and visible with their commit, and moved into files later.
 
 use anyhow::{Result, ensure};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use crate::cluster::{Client, Node, Site, Store, eventually};
+
+/// Of one long text.
+const LETTERS: usize = 3_600;
 
 /// A leader with a database `d` and an empty table `t` that rows may be streamed into.
 async fn leader(site: &Site) -> Result<Node> {
@@ -120,6 +125,47 @@ async fn a39_a_streamed_ingest_happens_once_and_needs_the_policy() -> Result<()>
                 .to_string()
                 .contains("policy streamingingestion enable")
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a39_what_finds_no_room_among_streamed_rows_is_written_as_a_file() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = leader(site).await?;
+        leader
+            .sql("d", "CREATE TABLE wide (n BIGINT, s VARCHAR)")
+            .await?;
+        let enable = ".alter table wide policy streamingingestion enable";
+        leader.command("d", enable).await?;
+        // Texts that do not compress, so that all ingests together are more than a table may have in
+        // its log. All are asked for before the first is committed, so that each finds room when it
+        // looks.
+        let (ingests, rows) = (16_u64, 1_000_u64);
+        let mut random = SmallRng::seed_from_u64(39);
+        let text = |_| {
+            let letters = (0..LETTERS).map(|_| char::from(b'0' + random.random_range(0..64_u8)));
+            letters.collect::<String>()
+        };
+        let texts: Vec<String> = (0..rows).map(text).collect();
+        let body = |ingest: u64| {
+            let lines = texts.iter().map(|text| format!("{ingest},{text}\n"));
+            format!("n,s\n{}", lines.collect::<String>())
+        };
+        let options = "format=csv&streaming=true";
+        let bodies: Vec<String> = (0..ingests).map(body).collect();
+        let requests = bodies
+            .into_iter()
+            .map(|body| leader.ingest("d", "wide", options, body));
+        for receipt in futures::future::try_join_all(requests).await? {
+            assert_eq!(receipt["rows"].as_u64(), Some(rows), "{receipt}");
+        }
+        let all = i64::try_from(ingests * rows)?;
+        assert_eq!(leader.count("d", "SELECT count(*) FROM wide").await?, all);
+        let numbers = "SELECT count(DISTINCT n) FROM wide";
+        assert_eq!(leader.count("d", numbers).await?, i64::try_from(ingests)?);
+        ensure!(files(site)? > 0, "there is a file");
         Ok(())
     })
     .await

@@ -13,6 +13,7 @@ use slipstream_model::{
 };
 
 use crate::NotedIngest;
+use crate::extents::{INLINE_BYTES_MAX, INLINE_EXTENTS_MAX};
 
 /// Principals of one database: each request looks through them.
 pub(crate) const DATABASE_PRINCIPALS_MAX: usize = 1_000;
@@ -325,6 +326,15 @@ pub enum OpError {
         /// What does not fit.
         reason: String,
     },
+    /// A table would have more streamed rows than it may. They are taken when some were moved into
+    /// files, or as a file.
+    #[error(
+        "table '{0}' would have more than {extents} extents or {bytes} bytes of streamed rows that are \
+         not in files yet",
+        extents = INLINE_EXTENTS_MAX,
+        bytes = INLINE_BYTES_MAX
+    )]
+    StreamedRowsFull(TableName),
     /// The one table does not have what the other's extents hold.
     #[error("extents of table '{from}' cannot be moved to table '{to}': {reason}")]
     NotMovable {

@@ -44,6 +44,8 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The code of a commit that was refused because its ingest was committed before.
 pub(crate) const INGESTED_BEFORE: &str = "ingested_before";
+/// The code of one that was refused because the table has too many streamed rows.
+pub(crate) const STREAMED_ROWS_FULL: &str = "streamed_rows_full";
 /// The code of one that was refused because of a tag that the table has.
 pub(crate) const TAG_EXISTS: &str = "tag_exists";
 
@@ -653,6 +655,7 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
             }
             OpError::ExtentNotFound { .. } => (ErrorKind::Conflict, "extents_changed"),
             OpError::IngestedBefore { .. } => (ErrorKind::Conflict, INGESTED_BEFORE),
+            OpError::StreamedRowsFull(_) => (ErrorKind::Conflict, STREAMED_ROWS_FULL),
             OpError::TagExists { .. } => (ErrorKind::Conflict, TAG_EXISTS),
             OpError::NotMovable { .. } => (ErrorKind::Conflict, "schema_differs"),
             OpError::ConfigurationExists { .. } => (ErrorKind::AlreadyExists, "already_attached"),

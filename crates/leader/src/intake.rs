@@ -66,12 +66,15 @@ impl LeaderEngine {
                         let ingest = streamed::Streamed {
                             database,
                             table,
-                            name,
+                            name: &name,
                             schema,
-                            once,
-                            receipt: with_rows(receipt, extent.row_count, open.rejects.take()),
+                            once: &once,
+                            receipt: receipt.clone(),
+                            rejects: &open.rejects,
                         };
-                        return self.commit_streamed(ingest, extent).await;
+                        if let Some(receipt) = self.commit_streamed(ingest, extent).await? {
+                            return Ok(receipt);
+                        }
                     }
                     open.batches = stream::iter(batches.into_iter().map(Ok)).boxed();
                     collected = Some(rows);
@@ -235,8 +238,11 @@ fn receipt_of(request: &IngestRequest) -> IngestReceipt {
 }
 
 fn with_rows(receipt: IngestReceipt, rows: u64, rejects: Vec<Reject>) -> IngestReceipt {
+    with_rejects(IngestReceipt { rows, ..receipt }, rejects)
+}
+
+fn with_rejects(receipt: IngestReceipt, rejects: Vec<Reject>) -> IngestReceipt {
     IngestReceipt {
-        rows,
         bad_rows: rejects.len() as u64,
         rejects,
         ..receipt

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::DatabaseRecord as Record;
 use super::stored::{Stored, StoredSet};
-use crate::extents::{INLINE_BYTES_MAX, INLINE_EXTENTS_MAX, check_extents};
+use crate::extents::check_extents;
 use crate::log::{self, Chain, LogRecord, LogState, SubjectFate};
 use crate::op::{DATABASE_PRINCIPALS_MAX, PINS_MAX};
 use crate::{
@@ -922,8 +922,6 @@ impl TableState {
                 table.extents.set_schema(table.schema.clone());
             }
             Record::AddExtents(extents) => {
-                let streamed = extents.iter().find(|extent| extent.inline.is_some());
-                let streamed = streamed.map(|extent| extent.id);
                 check_extents(&self.schema, &extents).map_err(|(extent, reason)| {
                     OpError::InvalidExtent {
                         table: self.name.clone(),
@@ -939,7 +937,7 @@ impl TableState {
                         extent,
                     })?;
                 if table.extents.inline().are_too_many() {
-                    return Err(self.inline_full(streamed));
+                    return Err(OpError::StreamedRowsFull(self.name.clone()));
                 }
             }
             Record::AlterExtentTags { extents, tags } => {
@@ -1002,18 +1000,6 @@ impl TableState {
             }
         }
         Ok(())
-    }
-
-    /// The refusal of streamed rows that are too many.
-    fn inline_full(&self, extent: Option<ExtentId>) -> OpError {
-        OpError::InvalidExtent {
-            table: self.name.clone(),
-            extent: extent.unwrap_or_default(),
-            reason: format!(
-                "the table has more than {INLINE_EXTENTS_MAX} extents or {INLINE_BYTES_MAX} bytes in \
-                 the log that are not moved yet"
-            ),
-        }
     }
 
     fn schema_changed(&self, column: &Column, reason: String) -> OpError {

@@ -11,10 +11,11 @@ use slipstream_model::{
     TableSchema,
 };
 
-use super::note;
 use super::once::{self, Once};
+use super::{note, with_rejects};
+use crate::cluster::STREAMED_ROWS_FULL;
 use crate::engine::LeaderEngine;
-use crate::ingest::{IngestContext, inline_extent};
+use crate::ingest::{IngestContext, Rejects, inline_extent};
 
 /// How much is streamed at once: 4 MB, as in Kusto. What is larger is well served by a file.
 pub(super) const BOUNDS: IngestionBatchingPolicy = IngestionBatchingPolicy {
@@ -27,13 +28,14 @@ pub(super) const BOUNDS: IngestionBatchingPolicy = IngestionBatchingPolicy {
 const DATABASE_BYTES_MAX: u64 = 4 * INLINE_BYTES_MAX;
 
 /// An ingest whose rows go into the commit.
-pub(super) struct Streamed {
+pub(super) struct Streamed<'a> {
     pub(super) database: DatabaseId,
     pub(super) table: TableId,
-    pub(super) name: TableName,
+    pub(super) name: &'a TableName,
     pub(super) schema: TableSchema,
-    pub(super) once: Once,
+    pub(super) once: &'a Once,
     pub(super) receipt: IngestReceipt,
+    pub(super) rejects: &'a Rejects,
 }
 
 /// The rows as an extent in the log; `None` when there are none, or no room for them.
@@ -101,12 +103,12 @@ impl LeaderEngine {
         }
     }
 
-    /// Commits the rows.
+    /// Commits the rows. `None`: so many others were on their way that the table has no room any more.
     pub(super) async fn commit_streamed(
         &self,
-        ingest: Streamed,
+        ingest: Streamed<'_>,
         extent: Extent,
-    ) -> Result<IngestReceipt, ServiceError> {
+    ) -> Result<Option<IngestReceipt>, ServiceError> {
         let Streamed {
             database,
             table,
@@ -114,10 +116,12 @@ impl LeaderEngine {
             schema,
             once,
             mut receipt,
+            rejects,
         } = ingest;
+        receipt.rows = extent.row_count;
         receipt.extents = 1;
         receipt.size_bytes = extent.size_bytes;
-        let mut ops: Vec<DatabaseOp> = once.op(&name).into_iter().collect();
+        let mut ops: Vec<DatabaseOp> = once.op(name).into_iter().collect();
         ops.push(DatabaseOp::AddExtents {
             table,
             schema,
@@ -134,13 +138,17 @@ impl LeaderEngine {
                 metrics::counter!("slipstream_streamed_ingests_total").increment(1);
                 receipt.version = committed.version.get();
                 receipt.digest = committed.digest.to_string();
-                Ok(receipt)
+                Ok(Some(with_rejects(receipt, rejects.take())))
             }
+            Err(error) if error.code() == STREAMED_ROWS_FULL => Ok(None),
             // Another one was faster, and is in the state by now.
             Err(error) if once::is_done(&error) => {
                 let state = self.cluster().writer(database)?.state();
-                match once.find(&state, &name) {
-                    Some(found) => Ok(found.receipt(self.cluster(), &state, receipt).await),
+                match once.find(&state, name) {
+                    Some(found) => {
+                        let receipt = found.receipt(self.cluster(), &state, receipt).await;
+                        Ok(Some(receipt))
+                    }
                     None => Err(error),
                 }
             }
