@@ -16,6 +16,9 @@ use tokio::sync::Semaphore;
 
 /// Rows that may be left out before an ingest gives up.
 const BAD_ROWS_MAX: u64 = 3;
+/// Rows that are looked at. A file may say billions in a few bytes, as a run or as nulls; they come
+/// batch by batch, and take their time.
+const ROWS_MAX: usize = 1 << 20;
 /// The pieces in which the bytes come.
 const CHUNK_BYTES: usize = 4_096;
 
@@ -93,7 +96,11 @@ async fn decode(file: &[u8], format: IngestFormat, table: Option<&TableSchema>) 
     let Ok(mut source) = open.await else {
         return;
     };
-    while let Some(Ok(batch)) = source.batches.next().await {
+    let mut rows = 0;
+    while rows < ROWS_MAX
+        && let Some(Ok(batch)) = source.batches.next().await
+    {
         assert_eq!(batch.schema().fields(), &source.schema.fields);
+        rows += batch.num_rows();
     }
 }

@@ -143,12 +143,12 @@ async fn read<R>(
 where
     R: Iterator<Item = Result<RecordBatch, ArrowError>>,
 {
-    let source = source.to_owned();
+    let name = source.to_owned();
     let garbled = move |what: &dyn Display| {
         ServiceError::new(
             ErrorKind::InvalidArgument,
             "corrupt_source",
-            format!("{source} is not readable {format}: {what}. Nothing was ingested"),
+            format!("{name} is not readable {format}: {what}. Nothing was ingested"),
         )
     };
     let damaged = garbled.clone();
@@ -166,6 +166,10 @@ where
     })
     .boxed();
     match opened.await {
+        // Whatever number of rows it says, each would be nothing but nulls.
+        Ok(schema) if schema.fields().is_empty() => {
+            Err(ServiceError::invalid(format!("{source} has no columns")))
+        }
         Ok(schema) => Ok((schema, batches)),
         // Without a schema there are no batches either: only the reason.
         Err(_) => match batches.try_next().await {

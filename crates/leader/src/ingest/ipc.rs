@@ -141,20 +141,25 @@ pub(super) fn check_file(mut file: &File) -> Result<(), ArrowError> {
     Ok(())
 }
 
-/// Batches of no more rows than others have, however many were put into one.
+/// Batches of no more rows than others have, however many were put into one. Each is made when it is
+/// asked for: all of a batch that says two billion rows of nulls would not fit into memory.
 pub(super) fn in_pieces(
     batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
 ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> {
-    batches.flat_map(|batch| match batch.and_then(check_rows) {
-        Err(error) => vec![Err(error)],
-        Ok(batch) => {
-            let rows = batch.num_rows();
-            let starts = (0..rows.max(1)).step_by(BATCH_ROWS);
-            starts
-                .map(|start| Ok(batch.slice(start, BATCH_ROWS.min(rows - start))))
-                .collect()
-        }
+    batches.flat_map(|batch| {
+        let (batch, error) = match batch.and_then(check_rows) {
+            Ok(batch) => (Some(batch), None),
+            Err(error) => (None, Some(error)),
+        };
+        let pieces = batch.into_iter().flat_map(pieces).map(Ok);
+        pieces.chain(error.map(Err))
     })
+}
+
+fn pieces(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let rows = batch.num_rows();
+    let starts = (0..rows.max(1)).step_by(BATCH_ROWS);
+    starts.map(move |start| batch.slice(start, BATCH_ROWS.min(rows - start)))
 }
 
 fn check_rows(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
@@ -164,4 +169,30 @@ fn check_rows(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
         return Err(ArrowError::IpcError(message));
     }
     Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn a_large_batch_comes_in_pieces_that_are_made_one_by_one() {
+        let rows = i64::try_from(BATCH_ROWS * 100 + 1).expect("not that many");
+        let numbers = Arc::new(Int64Array::from_iter_values(0..rows));
+        let batch = RecordBatch::try_from_iter([("n", Arc::clone(&numbers) as _)]).expect("valid");
+        let mut seen = Vec::new();
+        for piece in in_pieces(std::iter::once(Ok(batch))) {
+            let piece = piece.expect("readable");
+            // Here, in the batch, and in this piece.
+            let held = numbers.values().inner().strong_count();
+            assert!(held <= 3, "{held} hold the numbers");
+            let piece: &Int64Array = piece.column(0).as_any().downcast_ref().expect("numbers");
+            seen.extend_from_slice(piece.values());
+        }
+        assert!(seen.into_iter().eq(0..rows));
+    }
 }

@@ -2,8 +2,8 @@
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-    FixedSizeBinaryArray, Float32Array, Float64Array, ListArray, StringArray, StringViewArray,
-    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
+    FixedSizeBinaryArray, Float32Array, Float64Array, ListArray, RecordBatchOptions, StringArray,
+    StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
 };
 use arrow::datatypes::{Int8Type, Int32Type};
 use arrow::ipc::writer::{FileWriter, StreamWriter};
@@ -263,6 +263,19 @@ async fn lengths_that_arrow_data_claims_are_not_believed() {
         refused += usize::from(refusal("f.feather", damaged).await.is_some());
     }
     assert!(refused > 0);
+}
+
+#[tokio::test]
+async fn rows_without_columns_are_refused() {
+    let world = World::new().await;
+    let options = RecordBatchOptions::new().with_row_count(Some(3));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
+    let stream = encoded("f.arrow", &batch.expect("rows"));
+    for table in [None, Some(&table(&[("a", DataType::Int64, true)]))] {
+        let opened = world.open("f.arrow", vec![stream.clone()], table, 0).await;
+        let refused = opened.err().map(|error| error.message().to_owned());
+        assert_eq!(refused.as_deref(), Some("f.arrow has no columns"));
+    }
 }
 
 #[test]
