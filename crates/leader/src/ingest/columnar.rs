@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -15,7 +15,9 @@ use arrow::ipc::reader::FileReader;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{ChunkReader, Length};
 use slipstream_frontend::{ErrorKind, ServiceError};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -37,7 +39,7 @@ pub(super) async fn parquet(
     bytes: ByteStream,
     source: &str,
 ) -> Result<(SchemaRef, BatchStream), ServiceError> {
-    let file = spool(context, bytes).await?;
+    let file = Spooled(spool(context, bytes).await?);
     read(source, "Parquet", move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let schema = Arc::clone(builder.schema());
@@ -45,6 +47,42 @@ pub(super) async fn parquet(
         Ok((schema, builder.with_batch_size(rows).build()?))
     })
     .await
+}
+
+/// A Parquet file.
+///
+/// Parquet's reader passes over what it does not know of a page's header without a look whether it
+/// is there, and a header of some bytes may speak of two billion values. So reading past the end is
+/// an error.
+struct Spooled(File);
+
+impl Length for Spooled {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Spooled {
+    type T = WithinTheFile;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(WithinTheFile(self.0.get_read(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.0.get_bytes(start, length)
+    }
+}
+
+struct WithinTheFile(BufReader<File>);
+
+impl Read for WithinTheFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
+    }
 }
 
 /// Rows of one batch: fewer where rows are so wide that the usual number would be too much to
@@ -88,7 +126,7 @@ pub(super) async fn arrow(
         })
         .await;
     }
-    let reader = StreamReader::new(bytes.map(|chunk| chunk.map_err(std::io::Error::other)));
+    let reader = StreamReader::new(bytes.map(|chunk| chunk.map_err(io::Error::other)));
     let reader = SyncIoBridge::new(reader);
     read(source, "Arrow IPC", move || {
         let reader = ipc::StreamBatches::open(reader)?;
@@ -100,9 +138,9 @@ pub(super) async fn arrow(
 /// Writes a source to a file without a name, which vanishes with the last handle to it.
 async fn spool(context: &IngestContext, mut bytes: ByteStream) -> Result<File, ServiceError> {
     let directory = context.options.spool.clone();
-    let fail = move |error: std::io::Error| {
+    let fail = move |error: io::Error| {
         let kind = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
             _ => ErrorKind::Internal,
         };
         let message = format!(
