@@ -63,6 +63,48 @@ async fn a_corrupt_log_record_holds_the_database_at_its_last_good_version() -> R
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_stands_still_when_the_bucket_is_put_back_from_an_older_copy() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let mut leader = site.leader("leader").await?;
+        leader.create_database("d").await?;
+        leader.sql("d", "CREATE TABLE t (n BIGINT)").await?;
+        let mut follower = site.follower("follower", &leader).await?;
+        follower.attach(&leader, "d").await?;
+        leader.sql("d", "INSERT INTO t VALUES (1)").await?;
+        let (bucket, copy) = (site.bucket_directory(), site.path().join("copy"));
+        copy_folder(&bucket, &copy)?;
+        // More commits than a leader makes when it starts.
+        for _ in 0..5 {
+            leader.sql("d", "INSERT INTO t VALUES (2)").await?;
+        }
+        let last = leader.sql("d", "INSERT INTO t VALUES (2)").await?;
+        let served = last.version()?;
+        follower.wait_for_version("d", served).await?;
+        leader.kill()?;
+        std::fs::remove_dir_all(&bucket)?;
+        std::fs::rename(&copy, &bucket)?;
+
+        leader.restart().await?;
+        is_suspended(&follower, &format!("version {served}")).await?;
+        // From the catalog: the files of what was added since are gone.
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 7);
+        // The other history becomes as long, and longer.
+        for _ in 0..12 {
+            leader.sql("d", "INSERT INTO t VALUES (3)").await?;
+            let (status, _) = follower.readiness_of("d").await?;
+            ensure!(status == 503, "{status}");
+        }
+        assert_eq!(follower.count("d", "SELECT count(*) FROM t").await?, 7);
+
+        follower.restart().await?;
+        follower.wait_ready().await?;
+        assert_eq!(follower.count("d", "SELECT sum(n) FROM t").await?, 37);
+        follower.ensure_alive()
+    })
+    .await
+}
+
 /// `/readyz`, the system table and the log name the object that does not verify.
 async fn is_suspended(node: &Node, object: &str) -> Result<()> {
     eventually(&format!("{node} suspends the database"), async || {
@@ -270,4 +312,13 @@ fn all_files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for file in all_files(from)? {
+        let copy = to.join(file.strip_prefix(from)?);
+        std::fs::create_dir_all(copy.parent().context("a folder")?)?;
+        std::fs::copy(&file, &copy)?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use slipstream_model::{ClusterName, DatabaseId, TableLevelSharing, Timestamp, Ve
 use slipstream_storage::{BucketPath, BucketReader, StorageError};
 
 use crate::log::{self, LogState};
-use crate::{CatalogError, ClusterState, CorruptLog, DatabaseState, LogStart, checkpoint};
+use crate::{CatalogError, ClusterState, Commit, CorruptLog, DatabaseState, LogStart, checkpoint};
 
 /// Log objects that are read at once. As many as fit in the memory and the request rate of a
 /// starting node; InfluxDB capped its start-up reads at 16 to 20 after unbounded ones failed.
@@ -123,6 +123,23 @@ impl DatabaseReader {
     pub async fn is_cut_off(&self, state: &DatabaseState) -> Result<bool, CatalogError> {
         let start = LogStart::newest(&self.bucket, self.database).await?;
         Ok(start.is_some_and(|start| start.version > state.version().next()))
+    }
+
+    /// Whether a state is of the history that the bucket has: the log has its commit, or begins after it.
+    /// Neither holds once a bucket was put back from a copy older than the state. One request for a state
+    /// that is.
+    ///
+    /// # Errors
+    /// When the bucket does not answer.
+    pub async fn remembers(&self, state: &DatabaseState) -> Result<bool, CatalogError> {
+        if state.version().get() == 0 {
+            return Ok(true);
+        }
+        if let Some(bytes) = self.commit_at(state.version()).await? {
+            return Ok(Commit::decode(&bytes).is_ok_and(|commit| commit.digest() == state.digest()));
+        }
+        let start = LogStart::newest(&self.bucket, self.database).await?;
+        Ok(start.is_some_and(|start| start.version > state.version()))
     }
 
     /// A state with every commit after it. One request when there is none.

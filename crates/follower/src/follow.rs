@@ -54,6 +54,7 @@ pub(crate) async fn run(following: Arc<Following>) {
         reader: None,
         staged: None,
         looked_for_start: None,
+        is_disputed: false,
     };
     follow.run().await;
 }
@@ -65,6 +66,9 @@ struct Follow {
     staged: Option<Staged>,
     /// When it was last asked whether the log still leads on from what is served.
     looked_for_start: Option<Duration>,
+    /// A leader says that what is served is not of its history, and the bucket was not asked yet, or says so
+    /// too.
+    is_disputed: bool,
 }
 
 /// A first synchronisation under way.
@@ -123,7 +127,10 @@ impl Follow {
         let subscribed = tokio::time::timeout(WELCOME_TIMEOUT, client.subscribe(request)).await;
         let mut events = match subscribed {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(Trouble::Leader(describe(&status))),
+            Ok(Err(status)) => {
+                self.is_disputed |= matches!(status.code(), Code::OutOfRange | Code::DataLoss);
+                return Err(Trouble::Leader(describe(&status)));
+            }
             Err(_) => return Err(Trouble::Leader(format!("the leader at {url} is silent"))),
         };
         let mut patience = WELCOME_TIMEOUT;
@@ -220,6 +227,11 @@ impl Follow {
             Some(sync_event::Event::Commit(bytes)) => self.on_commit(&bytes).await,
             Some(sync_event::Event::Heartbeat(heartbeat)) => self.on_heartbeat(&heartbeat).await,
             Some(sync_event::Event::Checkpoint(_)) => {
+                // What is left out on the way may be another history.
+                if let Some(served) = self.following.newest().state {
+                    self.is_disputed = true;
+                    self.settle_dispute(&served).await?;
+                }
                 self.load().await?;
                 Err(Trouble::Leader("reading on from a checkpoint".into()))
             }
@@ -314,6 +326,7 @@ impl Follow {
                     self.load().await?;
                     return Ok(true);
                 }
+                self.settle_dispute(&state).await?;
                 self.clear_suspension();
                 self.following.heard(state.version());
                 return Ok(found);
@@ -346,6 +359,25 @@ impl Follow {
             );
         }
         Ok(is_cut_off)
+    }
+
+    /// Asks the bucket who is right when a leader does not know what is served: a leader that another one has
+    /// replaced is behind the log, and a log that was put back from a copy is behind this node.
+    async fn settle_dispute(&mut self, state: &DatabaseState) -> Result<(), Trouble> {
+        if !self.is_disputed {
+            return Ok(());
+        }
+        let is_history = self.reader().await?.remembers(state).await;
+        if is_history.map_err(|error| Trouble::Bucket(error.to_string()))? {
+            self.is_disputed = false;
+            return Ok(());
+        }
+        Err(Trouble::Corrupt(format!(
+            "version {} with digest {} is served here, and the log in the bucket does not have it: was the \
+             bucket put back from an older copy? Restart this node to go on from what the bucket has",
+            state.version(),
+            state.digest()
+        )))
     }
 
     fn current(&self) -> DatabaseState {

@@ -87,6 +87,8 @@ pub struct Cluster {
     context: ClusterContext,
     catalog: ClusterWriter,
     databases: RwLock<BTreeMap<DatabaseId, Database>>,
+    /// Held while a database that was made is opened, or one is dropped: to open one twice fences the first.
+    opening: tokio::sync::Mutex<()>,
     extent_ids: Mutex<HashMap<DatabaseId, ExtentIds>>,
     leases: LeaseTable,
     readers: Readers,
@@ -131,6 +133,7 @@ impl Cluster {
             context,
             catalog,
             databases: RwLock::new(databases),
+            opening: tokio::sync::Mutex::default(),
             extent_ids: Mutex::default(),
             leases,
             readers: Readers::default(),
@@ -140,6 +143,10 @@ impl Cluster {
             .context
             .tasks
             .spawn(watch_for_successors(Arc::clone(&cluster)));
+        cluster
+            .context
+            .tasks
+            .spawn(watch_for_standstills(Arc::clone(&cluster)));
         Ok(cluster)
     }
 
@@ -176,13 +183,6 @@ impl Cluster {
     /// What the node's own queries read.
     pub(crate) fn readers(&self) -> &Readers {
         &self.readers
-    }
-
-    /// How long it is still too early to know who reads what: a follower that has a lease from
-    /// before this leader began has renewed it within one lease period.
-    pub(crate) fn until_leases_are_known(&self) -> Duration {
-        let since = self.clock().elapsed().saturating_sub(self.opened.elapsed);
-        self.leases.ttl().saturating_sub(since)
     }
 
     /// The time now, unless the clock was put forward while the node runs: then what it would be.
@@ -368,6 +368,21 @@ impl Cluster {
     /// # Errors
     /// When the name is taken, or this leader was fenced.
     pub async fn create_database(
+        self: &Arc<Self>,
+        name: DatabaseName,
+        if_not_exists: bool,
+    ) -> Result<bool, ServiceError> {
+        let cluster = Arc::clone(self);
+        // In a task of its own: what is in the catalog is opened, whether anybody waits for it or not.
+        let making = async move { cluster.make_database(name, if_not_exists).await };
+        match tokio::time::timeout(COMMIT_PATIENCE, self.tasks().spawn(making)).await {
+            Ok(Ok(made)) => made,
+            // The runtime goes away, or the task is broken.
+            Ok(Err(_)) | Err(_) => Err(outcome_unknown()),
+        }
+    }
+
+    async fn make_database(
         &self,
         name: DatabaseName,
         if_not_exists: bool,
@@ -378,13 +393,17 @@ impl Cluster {
             name: name.clone(),
             if_not_exists,
         };
-        self.commit(create).await?;
-        if self.database_id(name.as_str())? != id {
-            return Ok(false);
+        let committed = self.catalog.commit(vec![create]).await;
+        let _opening = self.opening.lock().await;
+        // One that was refused may be there from an attempt whose end this leader did not see.
+        if let Some(found) = self.catalog().database(name.as_str())
+            && !self.databases.read().contains_key(&found)
+        {
+            let (found, database) = open_database(&self.context, found).await;
+            self.databases.write().insert(found, database);
         }
-        let (id, database) = open_database(&self.context, id).await;
-        self.databases.write().insert(id, database);
-        Ok(true)
+        committed.map_err(commit_error)?;
+        Ok(self.database_id(name.as_str())? == id)
     }
 
     /// Drops a database. Its objects stay in the bucket until garbage collection.
@@ -404,6 +423,7 @@ impl Cluster {
         };
         self.commit(ClusterOp::DropDatabase { name, if_exists })
             .await?;
+        let _opening = self.opening.lock().await;
         let dropped = self.databases.write().remove(&id);
         self.extent_ids.lock().remove(&id);
         if let Some(Database::Open(writer)) = dropped {
@@ -606,6 +626,19 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
                     "another leader has opened this cluster's databases: this one refuses writes"
                 );
             }
+        }
+    }
+}
+
+/// Lets the leases know that time passes, so that they notice when it did without this process.
+async fn watch_for_standstills(cluster: Arc<Cluster>) {
+    let shutdown = cluster.shutdown().clone();
+    loop {
+        cluster.leases.until_known();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = cluster.clock().sleep(cluster.leases.look_interval()) => {}
         }
     }
 }

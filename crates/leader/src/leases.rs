@@ -3,7 +3,8 @@
 //! A lease names the lowest version that a follower node's running queries and pins still use;
 //! nothing that version holds may be deleted while the lease lives. Leases are kept in memory
 //! only: after a restart the leader deletes nothing until one full lease period has passed, by
-//! when every live follower has renewed.
+//! when every live follower has renewed. So it is when the process stood still: leases ended
+//! meanwhile that their followers could not renew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,11 @@ use uuid::Uuid;
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 /// More nodes than this on one leader are refused a lease: each costs a stream and memory.
 const LEASES_MAX: usize = 10_000;
+/// A process that did not look at its clock for this part of a lease stood still. A lease has at least
+/// two thirds of its time left when its follower begins to renew it.
+const STANDSTILL_DIVISOR: u32 = 2;
+/// Looks in that time.
+const LOOKS_PER_STANDSTILL: u32 = 5;
 
 /// What a follower node holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,14 @@ pub struct LeaseTable {
     clock: Arc<dyn Clock>,
     ttl: Duration,
     leases: Mutex<HashMap<Key, Held>>,
+    watch: Mutex<Watch>,
+}
+
+/// Since when this process has been here to take renewals.
+#[derive(Debug)]
+struct Watch {
+    since: Duration,
+    looked_at: Duration,
 }
 
 /// One node may follow a database by several configurations, and names its node itself: nobody's
@@ -77,11 +91,35 @@ struct Held {
 impl LeaseTable {
     /// An empty table of leases that live so long.
     pub fn new(clock: Arc<dyn Clock>, ttl: Duration) -> Self {
+        let now = clock.elapsed();
         Self {
             clock,
             ttl,
             leases: Mutex::default(),
+            watch: Mutex::new(Watch {
+                since: now,
+                looked_at: now,
+            }),
         }
+    }
+
+    /// How long it is still too early to know who reads what: a follower that has a lease from before
+    /// this leader began, or stood still, has renewed it within one lease period.
+    ///
+    /// To be called every [`look_interval`](Self::look_interval): otherwise the process stood still.
+    pub fn until_known(&self) -> Duration {
+        let now = self.clock.elapsed();
+        let mut watch = self.watch.lock();
+        if now.saturating_sub(watch.looked_at) > self.ttl / STANDSTILL_DIVISOR {
+            watch.since = now;
+        }
+        watch.looked_at = now;
+        self.ttl.saturating_sub(now.saturating_sub(watch.since))
+    }
+
+    /// How often somebody has to look.
+    pub(crate) fn look_interval(&self) -> Duration {
+        self.ttl / STANDSTILL_DIVISOR / LOOKS_PER_STANDSTILL
     }
 
     /// How long a lease lives without being renewed.
@@ -179,6 +217,25 @@ mod tests {
         let live = table.live();
         assert_eq!(live.len(), 1);
         assert_eq!(live[0].lowest_version, Version::new(6));
+    }
+
+    #[test]
+    fn who_stood_still_waits_for_the_renewals_that_it_missed() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(Arc::clone(&clock) as _, LEASE_TTL);
+        assert_eq!(table.until_known(), LEASE_TTL);
+        let mut looked = Duration::ZERO;
+        while looked < LEASE_TTL {
+            clock.advance(table.look_interval());
+            looked += table.look_interval();
+            assert_eq!(table.until_known(), LEASE_TTL - looked);
+        }
+        clock.advance(LEASE_TTL / 2);
+        assert_eq!(table.until_known(), Duration::ZERO);
+        table.renew(lease(1, 5), Duration::ZERO).expect("room");
+        clock.advance(LEASE_TTL);
+        assert!(table.live().is_empty());
+        assert_eq!(table.until_known(), LEASE_TTL);
     }
 
     #[test]

@@ -150,6 +150,8 @@ impl BucketWriter {
         bytes: Bytes,
     ) -> Result<CreateOutcome, StorageError> {
         let mut backoff = CREATE_BACKOFF;
+        // Of an attempt that may have landed, or may still land.
+        let mut unknown = None;
         for attempt in 1.. {
             let failure = match self.put_with(path, bytes.clone(), PutMode::Create).await {
                 Ok(()) => return Ok(CreateOutcome::Created),
@@ -163,10 +165,17 @@ impl BucketWriter {
             let failure = StorageError::from_store("create", &self.describe(path), failure);
             let is_final = !is_conflict && !failure.is_retryable();
             match self.try_get(path).await {
-                Ok(Some(found)) if found == bytes => return Ok(CreateOutcome::Created),
-                Ok(Some(found)) => return Ok(CreateOutcome::Exists(found)),
-                _ if is_final || attempt == CREATE_ATTEMPTS_MAX => return Err(failure),
+                Ok(Some(found)) if found != bytes => return Ok(CreateOutcome::Exists(found)),
+                Ok(Some(_)) if self.is_durable(path, &bytes).await => {
+                    return Ok(CreateOutcome::Created);
+                }
                 _ => {}
+            }
+            if is_final || attempt == CREATE_ATTEMPTS_MAX {
+                return Err(unknown.unwrap_or(failure));
+            }
+            if failure.is_retryable() {
+                unknown = Some(failure);
             }
             self.clock
                 .sleep(backoff.mul_f64(0.5 + self.entropy.fraction()))
@@ -174,6 +183,17 @@ impl BucketWriter {
             backoff *= 2;
         }
         unreachable!("the last attempt returns")
+    }
+
+    /// Whether an object that reads as it was written would also survive a power failure. On a local disk it
+    /// may not, when its flush is what failed; a second flush proves nothing after the first has failed, so
+    /// it is written anew.
+    async fn is_durable(&self, path: &BucketPath, bytes: &Bytes) -> bool {
+        !self.is_local
+            || self
+                .put_with(path, bytes.clone(), PutMode::Overwrite)
+                .await
+                .is_ok()
     }
 
     /// Writes an object, replacing what is there. Only for hints: nothing may rest on it.

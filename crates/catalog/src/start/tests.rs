@@ -192,6 +192,25 @@ async fn segments_go_with_the_last_checkpoint_that_names_them() {
 }
 
 #[tokio::test]
+async fn a_state_is_known_as_long_as_the_log_has_it_or_begins_after_it() {
+    let mut log = Log::open().await;
+    log.grow_to(20).await;
+    log.cut(10).await;
+    let reader = log.reader();
+    for version in [4, 9, 10, 15, 20] {
+        let known = reader.remembers(log.at(version)).await.expect("answered");
+        assert!(known, "{version}");
+    }
+    let mut other = Log::open().await;
+    other.commit(create_table(2, "other")).await;
+    other.grow_to(21).await;
+    for version in [15, 20, 21] {
+        let known = reader.remembers(other.at(version)).await.expect("answered");
+        assert!(!known, "{version}");
+    }
+}
+
+#[tokio::test]
 async fn who_stands_before_the_start_is_told_so() {
     let mut log = Log::open().await;
     log.grow_to(20).await;

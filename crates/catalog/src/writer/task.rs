@@ -142,6 +142,7 @@ impl<S: LogState> WriterTask<S> {
     async fn write(&self, path: &BucketPath, bytes: &Bytes) -> Written {
         let context = &self.shared.context;
         let mut backoff = RETRY_BACKOFF;
+        let mut is_unknown = false;
         loop {
             let error = match self.shared.bucket.create(path, bytes.clone()).await {
                 Ok(CreateOutcome::Created) => return Written::Landed,
@@ -149,8 +150,9 @@ impl<S: LogState> WriterTask<S> {
                 Err(error) => error,
             };
             // A store that refuses has not taken it. One that does not answer may have, so the
-            // same bytes go there again until an answer comes.
-            if error.kind() != StorageErrorKind::Unavailable {
+            // same bytes go there again until an answer comes, even when it refuses then.
+            is_unknown |= error.kind() == StorageErrorKind::Unavailable;
+            if !is_unknown {
                 return Written::Failed(error);
             }
             tracing::warn!(%path, %error, "a commit's fate is unknown; trying again");

@@ -26,7 +26,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the database is not followed, there is no such version, part of it is gone, or the
-    /// leader does not grant the lease. Then nothing is pinned.
+    /// leader does not grant the lease. Then nothing is pinned that was not before.
     pub async fn pin_version(
         &self,
         database: &str,
@@ -43,9 +43,8 @@ impl Registry {
         })?;
         let history = self.history().await?;
         let state = older_state(history, database, &newest, version).await?;
-        if !self.put_pin(&following, &name, version).await? {
-            return Ok(());
-        }
+        // One that is there already may be of a request that went away before it had looked.
+        let is_new = self.put_pin(&following, &name, version).await?;
         let checked = async {
             if !following.is_leased(version, LEASE_PATIENCE).await {
                 return Err(not_leased(database, version));
@@ -67,7 +66,9 @@ impl Registry {
             }
         };
         if let Err(error) = checked.await {
-            self.drop_pin(&following, &name).await?;
+            if is_new {
+                self.drop_pin(&following, &name).await?;
+            }
             return Err(error);
         }
         Ok(())

@@ -260,7 +260,7 @@ impl GarbageCollector {
         Rules {
             now: self.cluster.careful_now(),
             grace: self.grace,
-            until_leases_are_known: self.cluster.until_leases_are_known(),
+            until_leases_are_known: self.cluster.leases().until_known(),
             holders: garbage::holders(leases, queries, pins),
         }
     }

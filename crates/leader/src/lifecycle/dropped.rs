@@ -136,7 +136,7 @@ impl DroppedDatabases {
         let rules = Rules {
             now: self.cluster.careful_now(),
             grace: self.grace.saturating_add(self.cluster.leases().ttl()),
-            until_leases_are_known: self.cluster.until_leases_are_known(),
+            until_leases_are_known: self.cluster.leases().until_known(),
             // A pin does not outlive its database.
             holders: garbage::holders(leases, queries, std::iter::empty()),
         };

@@ -238,7 +238,7 @@ impl Orphans {
         Age {
             now: self.cluster.careful_now(),
             kept: self.grace.saturating_add(self.cluster.leases().ttl()),
-            until_leases_are_known: self.cluster.until_leases_are_known(),
+            until_leases_are_known: self.cluster.leases().until_known(),
         }
     }
 
