@@ -536,6 +536,64 @@ async fn a11_external_tables_are_followed_and_filtered_like_tables() -> Result<(
 }
 
 #[tokio::test]
+async fn nothing_that_somebody_names_leads_into_the_bucket() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let all = site.path().display().to_string();
+        let options = ["--external-files", all.as_str()];
+        let mut leader = site.start("leader", "north", "north", &options).await?;
+        leader.wait_ready().await?;
+        leader.create_database("d").await?;
+        leader
+            .ingest("d", "t", "format=csv&create=true", "word\nx\n")
+            .await?;
+        let external = |name: &str, locations: &str| {
+            format!(
+                ".create external table {name} (word:string) kind=storage dataformat=parquet \
+                 ({locations})"
+            )
+        };
+        // The name that plans have for the store of extents.
+        let refused = leader
+            .command_refused("d", &external("a", "'slipstream://extents/etc/'"))
+            .await?;
+        ensure!(refused.message.contains("of no kind"), "{refused}");
+
+        let bucket = site.bucket_directory();
+        let outside = site.path().join("outside");
+        std::fs::create_dir(&outside)?;
+        std::os::unix::fs::symlink(&bucket, outside.join("link"))?;
+        let folder = bucket.join(site.only_database_folder()?).join("extents");
+        let file = std::fs::read_dir(&folder)?.next().context("an extent")??;
+        let file = file.path().display().to_string();
+        let (bucket, outside) = (bucket.display(), outside.display());
+        for (name, location) in [
+            ("b", format!("'file://{file}'")),
+            ("c", format!("'file://{bucket}/databases/'")),
+            ("e", format!("'file://{bucket}/'")),
+            ("f", format!("'file://{outside}/link/databases/'")),
+        ] {
+            leader.command("d", &external(name, &location)).await?;
+            let sql = format!("SELECT * FROM {name}");
+            let refused = leader.refused("d", &sql).await?;
+            ensure!(
+                refused.message.contains("the bucket that the databases"),
+                "{location}: {refused}"
+            );
+        }
+        let two = format!("'file://{outside}/', 's3://other/x/'");
+        leader.command("d", &external("g", &two)).await?;
+        let refused = leader.refused("d", "SELECT * FROM g").await?;
+        ensure!(refused.message.contains("several buckets"), "{refused}");
+
+        let url = format!("format=parquet&url=file://{file}");
+        let refused = leader.ingest_refused("d", "t", &url, "").await?;
+        assert_eq!((refused.status, refused.code.as_str()), (403, "own_bucket"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a68_history_is_of_the_node_that_was_asked() -> Result<()> {
     Site::run(Store::Directory, async |site| {
         let (leader, follower) = pair(site).await?;

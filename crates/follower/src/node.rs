@@ -91,7 +91,9 @@ async fn serve(
     };
     let query = match &cache {
         None => settings.query_runtime(&connection, &clock, &entropy)?,
-        Some(cache) => settings.query_runtime_over(cache.extents(), &clock, &entropy)?,
+        Some(cache) => {
+            settings.query_runtime_over(cache.extents(), &connection, &clock, &entropy)?
+        }
     };
     let identity = NodeIdentity {
         cluster: settings.cluster.clone(),

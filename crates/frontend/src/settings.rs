@@ -212,7 +212,7 @@ impl NodeSettings {
             paths: extent_paths(bucket),
             pace: Some(Arc::new(move || watched.pace())),
         };
-        self.query_runtime_over(Arc::new(extents), clock, entropy)
+        self.query_runtime_over(Arc::new(extents), bucket, clock, entropy)
     }
 
     /// The same, with something nearer than the bucket.
@@ -222,6 +222,7 @@ impl NodeSettings {
     pub fn query_runtime_over(
         &self,
         extents: Arc<dyn ExtentAccess>,
+        bucket: &BucketConnection,
         clock: &Arc<dyn Clock>,
         entropy: &Entropy,
     ) -> Result<Arc<QueryRuntime>, QueryError> {
@@ -230,6 +231,7 @@ impl NodeSettings {
             spill_directory: Some(self.data_dir.join("spill")),
             spill_bytes_max: self.spill_bytes_max,
             external_files: self.external_files.clone(),
+            bucket: Some(bucket.clone()),
             concurrency_max: self.query_concurrency,
             queue_max: self.query_queue,
             deadline: self.query_timeout,

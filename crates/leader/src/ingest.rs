@@ -132,7 +132,7 @@ pub async fn open_source(
         IngestSource::Batches(schema, batches) => (schema, batches),
         source => {
             let (format, text) = decide_format(format, source_name, text)?;
-            let bytes = source::open(source).await?;
+            let bytes = source::open(source, &context.bucket).await?;
             match format {
                 IngestFormat::Csv => {
                     let rejects = rejects(Place::Line);

@@ -6,6 +6,10 @@ use crate::TableName;
 
 /// Locations of one external table: each is listed when the table is read.
 pub const EXTERNAL_LOCATIONS_MAX: usize = 100;
+/// The kinds of places that are read on behalf of whoever names one.
+const EXTERNAL_SCHEMES: [&str; 10] = [
+    "file", "s3", "s3a", "az", "azure", "abfs", "abfss", "gs", "https", "http",
+];
 
 /// Files outside the bucket, read as a table when a query names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +99,13 @@ impl ExternalTable {
                     reason,
                 })
             };
-            if !location.contains("://") {
+            let Some((scheme, _)) = location.split_once("://") else {
                 return fail("is no URL such as s3://bucket/folder/ or file:///folder/file.csv");
+            };
+            if !EXTERNAL_SCHEMES.contains(&&*scheme.to_ascii_lowercase()) {
+                return fail(
+                    "is of no kind that is read: file://, s3://, az://, gs://, https://, http://",
+                );
             }
             let authority = location.split("://").nth(1).unwrap_or_default();
             let authority = authority.split('/').next().unwrap_or_default();
@@ -144,6 +153,8 @@ mod tests {
             "https://account.blob.example/c;KEY",
             "https://host/a.csv?sig=KEY",
             "https://user:KEY@host/a.csv",
+            "slipstream://extents/a.parquet",
+            "memory:///a.csv",
         ] {
             let error = table(bad).check().expect_err(bad);
             assert!(!error.to_string().contains("KEY"), "{error}");

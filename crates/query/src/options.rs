@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use slipstream_storage::BucketConnection;
+
 use crate::{QueryError, QueryErrorKind};
 
 /// Kusto's default: <https://learn.microsoft.com/kusto/set-timeout-limits>.
@@ -29,6 +31,8 @@ pub struct QueryOptions {
     pub spill_bytes_max: u64,
     /// Directories of this machine whose files external tables may read; none by default.
     pub external_files: Vec<PathBuf>,
+    /// The bucket that the databases are in: no external table may read it.
+    pub bucket: Option<BucketConnection>,
     /// Queries that run at one time.
     pub concurrency_max: usize,
     /// Queries that wait for their turn; one more is refused.
@@ -47,6 +51,7 @@ impl Default for QueryOptions {
             spill_directory: None,
             spill_bytes_max: SPILL_BYTES,
             external_files: Vec::new(),
+            bucket: None,
             concurrency_max: CONCURRENCY,
             queue_max: QUEUE,
             deadline: DEADLINE,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::metered::MeteredStore;
@@ -58,6 +58,17 @@ impl BucketConnection {
             .parts()
             .chain(Path::from(path.as_str()).parts())
             .collect()
+    }
+
+    /// Whether a path of a store leads to objects of this bucket. They are read by queries, which know who
+    /// may see which rows, and by nothing else that somebody may name.
+    pub fn overlaps(&self, store: &dyn ObjectStore, path: &Path) -> bool {
+        let overlap = |root: &&str| {
+            let root: Path = self.prefix.parts().chain([PathPart::from(*root)]).collect();
+            path.prefix_matches(&root) || root.prefix_matches(path)
+        };
+        // A store names itself by its kind and bucket, whatever address it was opened by.
+        store.to_string() == self.store.to_string() && BucketPath::ROOTS.iter().any(overlap)
     }
 
     /// The requests made through this connection and its clones.

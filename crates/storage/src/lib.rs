@@ -42,6 +42,7 @@ mod pace;
 mod path;
 mod size;
 mod url;
+mod web;
 mod writer;
 
 pub use bucket::{BucketReader, FORMAT_VERSION};

@@ -110,7 +110,7 @@ impl MeteredStore {
 
 impl fmt::Display for MeteredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Metered({})", self.inner)
+        self.inner.fmt(f)
     }
 }
 

@@ -9,6 +9,9 @@ use slipstream_model::{ClusterName, DatabaseId, Digest, Epoch, ExtentId, Version
 pub struct BucketPath(String);
 
 impl BucketPath {
+    /// The folders that every path begins with.
+    pub(crate) const ROOTS: [&str; 3] = ["_slipstream", "clusters", "databases"];
+
     /// Bucket id and format version, written once.
     pub fn identity() -> Self {
         Self("_slipstream/bucket.json".to_owned())

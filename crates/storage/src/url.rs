@@ -17,11 +17,12 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use crate::metered::MeteredStore;
+use crate::web::{self, WebConnector};
 use crate::{StorageError, StorageErrorKind};
 
 /// A store that cannot be connected to within this is reported, rather than waited for: longer
 /// than any healthy handshake across continents.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request, retries included, gives up after this. The callers above have retries of their
 /// own that know whether the outcome matters.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -148,6 +149,7 @@ fn build(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), StorageError> {
     let (scheme, path) =
         ObjectStoreScheme::parse(url).map_err(|error| invalid(format!("'{url}': {error}")))?;
     let path = Path::parse(&path).map_err(|error| invalid(format!("'{url}': {error}")))?;
+    web::check(url).map_err(|error| invalid(error.to_string()))?;
     let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match scheme {
         // Directories stay behind empty otherwise; nothing else cleans them up.
         ObjectStoreScheme::Local => Ok(Arc::new(
@@ -165,6 +167,7 @@ fn build(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), StorageError> {
                     .with_connect_timeout(CONNECT_TIMEOUT)
                     .with_allow_http(true),
             )
+            .with_http_connector(WebConnector)
             .with_url(&url[..url::Position::BeforePath])
             .with_retry(retry())
             .build()
@@ -192,6 +195,42 @@ mod tests {
             .expect_err("not a store");
         assert!(error.to_string().contains("s3://"), "{error}");
         assert!("https://host/x".parse::<BucketUrl>().is_err());
+    }
+
+    #[test]
+    fn a_bucket_is_known_again_by_any_address() {
+        let bucket = |url: &str| {
+            let url: BucketUrl = url.parse().expect("a bucket");
+            crate::BucketConnection::new(&url).expect("builds")
+        };
+        let (whole, part) = (bucket("s3://b"), bucket("s3://b/team/a"));
+        for (address, in_whole, in_part) in [
+            ("s3://b/databases/1/extents/2.parquet", true, false),
+            ("s3://b/team/a/databases/1/extents/2.parquet", false, true),
+            ("s3a://b/team/a/clusters/x", false, true),
+            (
+                "https://b.s3.us-east-1.amazonaws.com/databases/1",
+                true,
+                false,
+            ),
+            (
+                "https://s3.us-east-1.amazonaws.com/b/databases/1",
+                true,
+                false,
+            ),
+            ("s3://b/weather/1.csv", false, false),
+            ("s3://b/team/a/databases.csv", false, false),
+            ("s3://other/databases/1", false, false),
+            ("s3://b/team", false, true),
+            ("s3://b/team/a/%64atabases/1", false, true),
+        ] {
+            let (store, path) = open_object(address).expect(address);
+            let found = [&whole, &part].map(|bucket| bucket.overlaps(&*store, &path));
+            assert_eq!(found, [in_whole, in_part], "{address}");
+        }
+        let root = Path::default();
+        let store = open_store("s3://b").expect("builds");
+        assert!(whole.overlaps(&*store, &root) && part.overlaps(&*store, &root));
     }
 
     #[test]

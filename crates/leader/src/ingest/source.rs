@@ -5,17 +5,27 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use slipstream_frontend::{ErrorKind, IngestSource, ServiceError};
-use slipstream_storage::open_object;
+use slipstream_storage::{BucketConnection, open_object};
 
 /// The bytes of a source, as they come.
 pub(crate) type ByteStream = BoxStream<'static, Result<Bytes, ServiceError>>;
 
 /// Opens a body or an object.
-pub(crate) async fn open(source: IngestSource) -> Result<ByteStream, ServiceError> {
+pub(crate) async fn open(
+    source: IngestSource,
+    bucket: &BucketConnection,
+) -> Result<ByteStream, ServiceError> {
     match source {
         IngestSource::Body(bytes) => Ok(bytes),
         IngestSource::Url(url) => {
             let (store, path) = open_object(&url)?;
+            if bucket.overlaps(&*store, &path) {
+                return Err(ServiceError::new(
+                    ErrorKind::Forbidden,
+                    "own_bucket",
+                    format!("{url} is in the bucket that the databases are in: query them instead"),
+                ));
+            }
             let fail = move |error: object_store::Error| unreadable(&url, &error);
             let object = store.get(&path).await.map_err(&fail)?;
             Ok(object.into_stream().map_err(fail).boxed())
