@@ -179,9 +179,16 @@ async fn a_token_that_was_revoked_opens_nothing() -> Result<()> {
     Site::run(Store::Directory, async |site| {
         let operator = site.token("north", "aaduser=operator", &["AllDatabasesAdmin"])?;
         let token = site.token("north", "aaduser=ada", &["AllDatabasesViewer"])?;
+        let node = site.token("north", "aadapp=south", &["Contributor"])?;
         let mut leader = site.start("leader", "north", "north", &[]).await?;
         leader.set_token(&operator);
         leader.wait_ready().await?;
+        leader.create_database("d").await?;
+        let address = format!("north={}", leader.grpc_url());
+        let arguments = ["--leader", &address, "--leader-token", &node];
+        let mut follower = site.start("follower", "south", "south", &arguments).await?;
+        follower.wait_ready().await?;
+        follower.attach(&leader, "d").await?;
         let ada = leader.as_caller(Some(&token));
         assert_eq!(ada.get("/v1/overrides").await?.0, 200);
         let tokens = |arguments: &[&str]| {
@@ -191,19 +198,31 @@ async fn a_token_that_was_revoked_opens_nothing() -> Result<()> {
             run.output()
         };
         let listed = String::from_utf8(tokens(&["list"])?.stdout)?;
-        let line = listed.lines().find(|line| line.contains("aaduser=ada"));
-        let line = line.with_context(|| listed.clone())?;
         let is_id = |word: &&str| word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
-        let id = line.split_whitespace().find(is_id).context("an id")?;
-        let revoked = tokens(&["revoke", id])?;
-        ensure!(revoked.status.success(), "{revoked:?}");
+        let revoke = |principal: &str| {
+            let line = listed.lines().find(|line| line.contains(principal));
+            let line = line.with_context(|| listed.clone())?;
+            let id = line.split_whitespace().find(is_id).context("an id")?;
+            let revoked = tokens(&["revoke", id])?;
+            ensure!(revoked.status.success(), "{revoked:?}");
+            Ok(())
+        };
+        revoke("aaduser=ada")?;
         eventually("ada is let in no more", async || {
             let (status, answer) = ada.get_json("/v1/overrides").await?;
             Ok(status == 401 && answer["error"]["code"] == "unauthenticated")
         })
         .await?;
         assert_eq!(leader.get("/v1/overrides").await?.0, 200, "others are");
-        Ok(())
+
+        // Nor does it keep open what it opened before.
+        let is_told_why = |line: &str| line.contains("is silent") && line.contains("revoked");
+        ensure!(!follower.log().lines().any(is_told_why));
+        revoke("aadapp=south")?;
+        eventually("the follower's stream has ended", async || {
+            Ok(follower.log().lines().any(is_told_why))
+        })
+        .await
     })
     .await
 }

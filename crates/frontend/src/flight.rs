@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::gate::{self, visitor_of};
 use crate::metrics::Timer;
-use crate::{AuthorizedEngine, Gate, NodeIdentity, ServiceError, SqlRequest};
+use crate::{Answer, AuthorizedEngine, Gate, NodeIdentity, ServiceError, SqlRequest};
 use handle::Handle;
 
 /// A batch of an ingest, or of bound parameters, may be this large on the wire.
@@ -90,15 +90,16 @@ impl FlightSql {
         let timer = Timer::start("flight", "update");
         let result = engine.execute(request).await;
         timer.finish(&result);
-        let answer = result?;
-        let written = answer.rows_written;
-        let batches = answer
-            .rows
-            .collect_batches()
-            .await
-            .map_err(ServiceError::from)?;
-        let rows = written.unwrap_or_else(|| batches.iter().map(|b| b.num_rows() as u64).sum());
-        Ok(i64::try_from(rows).unwrap_or(i64::MAX))
+        let Answer {
+            rows_written: written,
+            mut rows,
+            ..
+        } = result?;
+        let mut count = 0;
+        while let Some(batch) = rows.next().await {
+            count += batch.map_err(ServiceError::from)?.num_rows() as u64;
+        }
+        Ok(i64::try_from(written.unwrap_or(count)).unwrap_or(i64::MAX))
     }
 
     /// A query is only planned here, and run when its rows are fetched. A statement that writes

@@ -183,7 +183,11 @@ pub fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
     visitor_of(request).map(|visitor| visitor.caller)
 }
 
-pub(crate) fn visitor_of<T>(request: &Request<T>) -> Result<AuthorizedEngine, Status> {
+/// The node as whoever a gRPC call comes from may use it, behind [`Gate::interceptor`].
+///
+/// # Errors
+/// `Unauthenticated` when the service does not stand behind a gate.
+pub fn visitor_of<T>(request: &Request<T>) -> Result<AuthorizedEngine, Status> {
     let visitor = request.extensions().get::<AuthorizedEngine>();
     visitor
         .cloned()
@@ -227,6 +231,14 @@ impl AuthorizedEngine {
     /// Who asks.
     pub fn caller(&self) -> &Arc<Caller> {
         &self.caller
+    }
+
+    /// Who asks, by what they showed, as it is now: for what goes on for long.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the token was revoked, or has expired.
+    pub fn authenticate_again(&self) -> Result<Arc<Caller>, ServiceError> {
+        self.services.tokens.authenticate(self.token.as_deref())
     }
 
     /// What they may do.

@@ -12,6 +12,7 @@
 //!   signals, logging.
 
 mod access;
+pub mod arrow_ipc;
 mod client;
 mod command;
 mod engine;
@@ -37,7 +38,7 @@ pub use engine::{
     TextOptions, UndoDropTable, freshness_at,
 };
 pub use error::{ErrorKind, ServiceError};
-pub use gate::{AuthorizedEngine, Gate, caller_of};
+pub use gate::{AuthorizedEngine, Gate, caller_of, visitor_of};
 #[doc(hidden)]
 pub use http::fuzzing;
 pub use server::{NodeServer, ServeError, ServerOptions};

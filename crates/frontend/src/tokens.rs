@@ -198,7 +198,10 @@ pub struct Tokens {
 #[derive(Debug, Default)]
 struct Known {
     looked_at: Duration,
+    /// Of the file when it was last looked at.
     stamp: Option<Stamp>,
+    /// Why it could not be, so that it is logged once.
+    failure: Option<String>,
     /// `None` until there is a file: everybody is let in, from this machine.
     file: Option<Arc<TokenFile>>,
 }
@@ -215,6 +218,7 @@ impl Tokens {
         let known = Known {
             looked_at: clock.elapsed(),
             stamp: stamp(&path),
+            failure: None,
             file: TokenFile::read(&path)?.map(Arc::new),
         };
         Ok(Self {
@@ -283,7 +287,7 @@ impl Tokens {
 
     fn look(&self, known: &mut Known) {
         let stamp = stamp(&self.path);
-        if stamp == known.stamp {
+        if stamp == known.stamp && known.failure.is_none() {
             return;
         }
         known.stamp = stamp;
@@ -291,14 +295,22 @@ impl Tokens {
             Ok(Some(file)) => {
                 tracing::info!(path = %self.path.display(), tokens = file.tokens.len(), "tokens read");
                 known.file = Some(Arc::new(file));
+                known.failure = None;
             }
             // Whoever removes the file does not open the node: that takes a restart.
-            Ok(None) => tracing::warn!(
-                path = %self.path.display(),
-                "the token file is gone; the tokens that were in it still hold"
-            ),
+            Ok(None) => {
+                known.failure = None;
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "the token file is gone; the tokens that were in it still hold"
+                );
+            }
             Err(error) => {
-                tracing::error!(%error, "the tokens cannot be read; the ones from before still hold");
+                let failure = Some(error.to_string());
+                if failure != known.failure {
+                    tracing::error!(%error, "the tokens cannot be read; the ones from before still hold");
+                }
+                known.failure = failure;
             }
         }
     }

@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use slipstream_catalog::{
     Commit, Committed, DatabaseReader, DatabaseState, DatabaseWriter, FollowerRecord, Redactor,
 };
-use slipstream_frontend::{Caller, ErrorKind, ServiceError, caller_of};
+use slipstream_frontend::{AuthorizedEngine, ErrorKind, ServiceError, caller_of, visitor_of};
 use slipstream_model::{BucketId, DatabaseId, Digest, Version};
 use slipstream_proto::sync::metadata_sync_server::MetadataSync;
 use slipstream_proto::sync::{
@@ -62,12 +62,14 @@ impl MetadataSync for SyncService {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = caller_of(&request)?;
+        let visitor = visitor_of(&request)?;
         let request = request.into_inner();
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         check_bucket(&self.cluster, &request.bucket_id)?;
-        let record = self.cluster.attached(&follower, database, &caller)?;
+        let record = self
+            .cluster
+            .attached(&follower, database, visitor.caller())?;
         let writer = self.cluster.writer(database).map_err(status)?;
         let subscription = writer.subscribe();
         let position = Position {
@@ -82,7 +84,7 @@ impl MetadataSync for SyncService {
             reader: DatabaseReader::new(self.cluster.bucket().reader().clone(), database),
             database,
             follower,
-            caller,
+            visitor,
             record,
             writer,
             sender,
@@ -198,7 +200,7 @@ struct Stream {
     database: DatabaseId,
     /// Who follows, and who says so.
     follower: FollowerIdentity,
-    caller: Arc<Caller>,
+    visitor: AuthorizedEngine,
     /// The attachment that the follower came by; when it changes, the stream ends.
     record: FollowerRecord,
     writer: DatabaseWriter,
@@ -353,10 +355,13 @@ impl Stream {
 
     async fn check_attached(&self) -> Result<(), Ended> {
         let record = &self.record;
-        let attached = self
-            .cluster
-            .attached(&self.follower, self.database, &self.caller);
-        match attached {
+        let attached = || {
+            // The token may have been revoked, or have other roles by now.
+            let caller = self.visitor.authenticate_again()?;
+            self.cluster
+                .attached(&self.follower, self.database, &caller)
+        };
+        match attached() {
             Ok(now) if now == *record => Ok(()),
             Ok(_) => {
                 self.end(Status::aborted("the attachment has changed"))

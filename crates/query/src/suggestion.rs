@@ -4,9 +4,14 @@
 const LETTERS_PER_ERROR: usize = 3;
 /// Candidates that are compared; more would make an error message slow to write.
 const CANDIDATES_MAX: usize = 10_000;
+/// Nobody mistypes a longer name, and the effort grows with the length.
+const NAME_BYTES_MAX: usize = 128;
 
 /// `": did you mean 'flights'?"`, or nothing when no candidate is close.
 pub(crate) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    if name.len() > NAME_BYTES_MAX {
+        return String::new();
+    }
     let wanted = name.to_lowercase();
     let errors_max = wanted.chars().count().div_ceil(LETTERS_PER_ERROR);
     candidates

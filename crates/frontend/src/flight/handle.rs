@@ -6,20 +6,21 @@
 //! the rest  the parameters, as an Arrow IPC stream; nothing when none are bound
 //! ```
 
-use std::io::Cursor;
-
 use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::server::PeekableFlightDataStream;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use prost::bytes::Bytes;
 use slipstream_query::Parameters;
 use tonic::Status;
 
 use crate::ServiceError;
+use crate::arrow_ipc::{StreamBatches, check_flight_data};
+
+/// Bytes of parameters that are held for one statement.
+const PARAMETER_BYTES_MAX: usize = 256 << 20;
 
 /// A prepared statement.
 #[derive(Debug, Clone)]
@@ -79,8 +80,7 @@ impl Handle {
         let parameters = if rest.is_empty() {
             None
         } else {
-            let mut reader =
-                StreamReader::try_new(Cursor::new(rest), None).map_err(|_| garbled())?;
+            let mut reader = StreamBatches::open(rest).map_err(|_| garbled())?;
             reader.next().transpose().map_err(|_| garbled())?
         };
         Ok(Self { sql, parameters })
@@ -92,10 +92,18 @@ pub(super) async fn read_parameters(
     stream: PeekableFlightDataStream,
     rows_max: usize,
 ) -> Result<Option<RecordBatch>, Status> {
-    let mut batches =
-        FlightRecordBatchStream::new_from_flight_data(stream.map_err(FlightError::from));
+    let messages = stream.map(|data| data.map_err(FlightError::from).and_then(check_flight_data));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
     let mut bound: Vec<RecordBatch> = Vec::new();
+    let mut bytes = 0;
     while let Some(batch) = batches.try_next().await? {
+        bytes += batch.get_array_memory_size();
+        if bytes > PARAMETER_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "more than {} MiB of parameters: bind fewer, or ingest the rows",
+                PARAMETER_BYTES_MAX >> 20
+            )));
+        }
         bound.push(batch);
         if bound.iter().map(RecordBatch::num_rows).sum::<usize>() > rows_max {
             return Err(Status::invalid_argument(format!(

@@ -7,9 +7,10 @@ use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExist
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::request::IngestHeaders;
+use crate::arrow_ipc::check_flight_data;
 use crate::{
-    AuthorizedEngine, ErrorKind, IngestReceipt, IngestRequest, IngestSource, ServiceError,
-    TableMode,
+    AuthorizedEngine, ErrorKind, IngestReceipt, IngestRequest, IngestSource, Permission,
+    ServiceError, TableMode,
 };
 
 /// Flight SQL's `CommandStatementIngest`: the schema is the database.
@@ -93,10 +94,12 @@ async fn ingest(
     headers: IngestHeaders,
     batches: PeekableFlightDataStream,
 ) -> Result<IngestReceipt, ServiceError> {
+    // Before anything of it is decoded.
+    engine.access().check(&database, Permission::Ingest)?;
     let broken =
         |error: FlightError| ServiceError::invalid(format!("the stream broke off: {error}"));
-    let mut batches =
-        FlightRecordBatchStream::new_from_flight_data(batches.map_err(FlightError::from));
+    let messages = batches.map(|data| data.map_err(FlightError::from).and_then(check_flight_data));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
     // The schema comes with the first message, which is read with the first batch.
     let first = batches.next().await.transpose().map_err(broken)?;
     let schema = batches

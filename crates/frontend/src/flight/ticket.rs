@@ -3,16 +3,15 @@
 //!
 //! The first byte says which: `Q`, then the SQL; `A`, then an Arrow IPC stream.
 
-use std::io::Cursor;
-
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::sql::TicketStatementQuery;
 use tonic::Status;
+
+use crate::arrow_ipc::StreamBatches;
 
 /// A ticket, read.
 #[derive(Debug, PartialEq)]
@@ -51,8 +50,7 @@ pub(super) fn read(ticket: &TicketStatementQuery) -> Result<Content, Status> {
             .map(Content::Query)
             .map_err(|_| garbled()),
         b'A' => {
-            let mut reader =
-                StreamReader::try_new(Cursor::new(rest), None).map_err(|_| garbled())?;
+            let mut reader = StreamBatches::open(rest).map_err(|_| garbled())?;
             let batch = reader.next().transpose().map_err(|_| garbled())?;
             batch.map(Content::Answer).ok_or_else(garbled)
         }

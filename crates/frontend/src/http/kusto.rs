@@ -310,6 +310,10 @@ fn one_api(error: &ServiceError, request_id: &str) -> Value {
     })
 }
 
+/// Bytes of the rows of an answer of version 1, which is put together before it is sent: Kusto's own limit
+/// (*Query limits*, result set size).
+const V1_BYTES_MAX: usize = 64 << 20;
+
 /// The rows as a table, and what follows it, as v1 has them.
 async fn tables(started: Started) -> Result<String, ServiceError> {
     let Started {
@@ -318,10 +322,25 @@ async fn tables(started: Started) -> Result<String, ServiceError> {
         completion,
     } = started;
     let columns = Columns::new(&rows.schema());
-    let mut all = Vec::new();
+    let (mut text, mut count) = (String::new(), 0);
     while let Some(batch) = rows.next().await {
-        all.extend(columns.rows(&batch?)?);
-        check_rows(all.len() as u64, rows_max)?;
+        for row in columns.rows(&batch?)? {
+            let separator = if count == 0 { "" } else { "," };
+            text.push_str(separator);
+            text.push_str(&Value::from(row).to_string());
+            count += 1;
+        }
+        check_rows(count, rows_max)?;
+        if text.len() > V1_BYTES_MAX {
+            return Err(ServiceError::new(
+                ErrorKind::ResourcesExhausted,
+                "E_QUERY_RESULT_SET_TOO_LARGE",
+                format!(
+                    "an answer of version 1 has at most {} MiB: ask /v2/rest/query, which streams",
+                    V1_BYTES_MAX >> 20
+                ),
+            ));
+        }
     }
     let described: Vec<_> = columns.describe(|kind| {
         let ColumnKind {
@@ -330,10 +349,16 @@ async fn tables(started: Started) -> Result<String, ServiceError> {
         } = kind;
         json!({"ColumnType": column_type, "DataType": data_type})
     });
-    let table = json!({"TableName": "Table_0", "Columns": described, "Rows": all});
-    let mut tables = vec![table];
-    tables.extend(completion.tables(&rows.statistics()));
-    Ok(json!({"Tables": tables}).to_string())
+    let described = Value::from(described);
+    let mut all = format!(
+        "{{\"Tables\":[{{\"TableName\":\"Table_0\",\"Columns\":{described},\"Rows\":[{text}]}}"
+    );
+    for table in completion.tables(&rows.statistics()) {
+        all.push(',');
+        all.push_str(&table.to_string());
+    }
+    all.push_str("]}");
+    Ok(all)
 }
 
 /// The frames of a v2 answer, rows as they come. What they cost, and what fails in the middle, is

@@ -14,8 +14,9 @@ use crate::{
 const ROUTES: &str = "POST /v1/sql, POST /v1/ingest/{database}/{table}, GET and POST \
                       /v1/attachments, DELETE /v1/attachments/{name}, GET /v1/overrides, GET \
                       /v1/followers, DELETE /v1/followers/{cluster}/{name}, GET and POST /v1/invitations, \
-                      DELETE /v1/invitations/{id}, POST /v1/rest/query, POST \
-                      /v2/rest/query, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
+                      DELETE /v1/invitations/{id}, POST /v1/rest/query, POST /v1/rest/mgmt, POST \
+                      /v2/rest/query, POST /v1/rest/ingest/{database}/{table}, GET \
+                      /v1/rest/auth/metadata, /subscriptions/... (Microsoft.Kusto/clusters), GET /healthz, \
                       GET /readyz, GET /metrics";
 
 pub(super) async fn about(State(gate): State<Gate>) -> String {

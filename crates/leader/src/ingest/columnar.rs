@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
+use slipstream_frontend::arrow_ipc::StreamBatches;
 use slipstream_frontend::{ErrorKind, ServiceError};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -129,7 +130,7 @@ pub(super) async fn arrow(
     let reader = StreamReader::new(bytes.map(|chunk| chunk.map_err(io::Error::other)));
     let reader = SyncIoBridge::new(reader);
     read(source, "Arrow IPC", move || {
-        let reader = ipc::StreamBatches::open(reader)?;
+        let reader = StreamBatches::open(reader)?;
         Ok((reader.schema(), ipc::in_pieces(reader)))
     })
     .await

@@ -1,107 +1,25 @@
-//! Arrow IPC from strangers.
+//! Arrow IPC files from strangers.
 //!
-//! Arrow's readers make room for as many bytes as a message says it has, and a message of some bytes
-//! can say a petabyte, which ends the process. So a stream is decoded from the bytes that have come,
-//! and the blocks of a file are compared with its length before they are read.
+//! As with streams ([`slipstream_frontend::arrow_ipc`]), what a file says of its sizes is compared with what
+//! it has before Arrow makes room for it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use arrow::array::RecordBatch;
-use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::ipc::reader::{StreamDecoder, read_footer_length};
+use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::root_as_footer;
+use slipstream_frontend::arrow_ipc;
 
 use super::BATCH_ROWS;
 
-/// Bytes that are decoded at one time.
-const CHUNK_BYTES: usize = 64 << 10;
 /// The end of a file: the length of the footer, and the magic.
 const TRAILER_BYTES: usize = 10;
 /// Rows of one batch: what Arrow asks writers to keep to. Columns of nulls take no bytes, so that a
 /// batch can say any number.
 const ROWS_MAX: usize = i32::MAX as usize;
-
-/// The batches of a stream.
-pub(super) struct StreamBatches<R> {
-    reader: R,
-    decoder: StreamDecoder,
-    chunk: Buffer,
-    schema: SchemaRef,
-    /// The first batch, when it came with the schema.
-    first: Option<RecordBatch>,
-    has_ended: bool,
-}
-
-impl<R: Read> StreamBatches<R> {
-    /// Reads as far as the schema.
-    pub(super) fn open(mut reader: R) -> Result<Self, ArrowError> {
-        let mut decoder = StreamDecoder::new();
-        loop {
-            let mut chunk = next_chunk(&mut reader)?;
-            if chunk.is_empty() {
-                decoder.finish()?;
-                let message = "it ends before its schema".to_owned();
-                return Err(ArrowError::IpcError(message));
-            }
-            let first = decoder.decode(&mut chunk)?;
-            if let Some(schema) = decoder.schema() {
-                return Ok(Self {
-                    reader,
-                    decoder,
-                    chunk,
-                    schema,
-                    first,
-                    has_ended: false,
-                });
-            }
-        }
-    }
-
-    pub(super) fn schema(&self) -> SchemaRef {
-        SchemaRef::clone(&self.schema)
-    }
-
-    fn read(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
-        loop {
-            if self.chunk.is_empty() {
-                self.chunk = next_chunk(&mut self.reader)?;
-                if self.chunk.is_empty() {
-                    self.decoder.finish()?;
-                    return Ok(None);
-                }
-            }
-            if let Some(batch) = self.decoder.decode(&mut self.chunk)? {
-                return Ok(Some(batch));
-            }
-        }
-    }
-}
-
-impl<R: Read> Iterator for StreamBatches<R> {
-    type Item = Result<RecordBatch, ArrowError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.has_ended {
-            return None;
-        }
-        let read = self.read().transpose();
-        self.has_ended = !matches!(read, Some(Ok(_)));
-        read
-    }
-}
-
-/// What comes next; empty at the end.
-fn next_chunk(reader: &mut impl Read) -> Result<Buffer, ArrowError> {
-    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
-    reader.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
-    Ok(Buffer::from_vec(bytes))
-}
 
 /// Compares what the footer of a file says with the file. Reads from its start afterwards.
 pub(super) fn check_file(mut file: &File) -> Result<(), ArrowError> {
@@ -136,6 +54,20 @@ pub(super) fn check_file(mut file: &File) -> Result<(), ArrowError> {
         if end.is_none_or(|end| end > length) {
             return Err(damaged("its footer names bytes that it does not have"));
         }
+        let [at, metadata_length, _] = parts.map(Option::unwrap_or_default);
+        let mut metadata = vec![0; usize::try_from(metadata_length).unwrap_or(0)];
+        file.read_exact_at(&mut metadata, at)?;
+        // A block begins with the length of its message, and in files of today with a mark before it.
+        let prefix = if metadata.starts_with(&arrow_ipc::CONTINUATION) {
+            8
+        } else {
+            4
+        };
+        let body = at + metadata_length;
+        let message = metadata.get(prefix..).unwrap_or_default();
+        arrow_ipc::check_message(message, |offset, length| {
+            file.read_exact_at(length, body.checked_add(offset)?).ok()
+        })?;
     }
     file.rewind()?;
     Ok(())

@@ -5,11 +5,12 @@ use std::io::Cursor;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType, UInt64Type,
+    DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType, UInt64Type,
 };
 use arrow::json::ArrayWriter;
 use arrow::util::display::array_value_to_string;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use serde_json::{Number, Value};
 
@@ -105,9 +106,19 @@ fn values(kind: ColumnKind, array: &ArrayRef) -> Result<Vec<Value>, arrow::error
             of(&|row| real(array.value(row)))
         }
         "datetime" => {
-            let array = cast(array, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
-            let array = array.as_primitive::<TimestampNanosecondType>();
-            of(&|row| datetime(array.value(row)))
+            if let Some(array) = array.as_primitive_opt::<TimestampNanosecondType>() {
+                return Ok(of(&|row| {
+                    datetime(DateTime::from_timestamp_nanos(array.value(row)))
+                }));
+            }
+            // Years that nanoseconds do not reach.
+            let array = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+            let array = array.as_primitive::<TimestampMicrosecondType>();
+            of(&|row| {
+                let time = DateTime::from_timestamp_micros(array.value(row));
+                time.filter(|_| array.is_valid(row))
+                    .map_or(Value::Null, datetime)
+            })
         }
         "dynamic" => return dynamic(array),
         _ => {
@@ -133,9 +144,8 @@ fn real(value: f64) -> Value {
 }
 
 /// Kusto's resolution is 100 ns.
-fn datetime(nanos: i64) -> Value {
-    let time = DateTime::from_timestamp_nanos(nanos);
-    let ticks = nanos.rem_euclid(1_000_000_000) / 100;
+fn datetime(time: DateTime<Utc>) -> Value {
+    let ticks = time.timestamp_subsec_nanos() / 100;
     Value::from(format!("{}.{ticks:07}Z", time.format("%Y-%m-%dT%H:%M:%S")))
 }
 
