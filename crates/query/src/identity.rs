@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 use slipstream_model::RowLevelSecurity;
 
-use crate::{QueryError, QueryErrorKind};
+use crate::{QueryError, QueryErrorKind, barrier};
 
 /// Who asks, and of which cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ pub(crate) fn secured(
     let scan = LogicalPlanBuilder::scan(name, provider_as_source(table), None)?;
     let predicate = base.create_logical_expr(&policy.predicate, scan.schema())?;
     let plan = scan.filter(predicate)?.build()?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
+    Ok(Arc::new(ViewTable::new(barrier::above(plan), None)))
 }
 
 /// Checks that a policy's predicate can be used on a table.

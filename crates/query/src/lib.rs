@@ -29,6 +29,7 @@
 //! ```
 
 mod admission;
+mod barrier;
 mod bill;
 mod counters;
 mod deadline;

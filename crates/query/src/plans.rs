@@ -24,6 +24,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use slipstream_catalog::TableState;
 
+use crate::barrier;
 use crate::counters::QueryCounters;
 use crate::deadline::Deadline;
 use crate::stream::{Again, Execution};
@@ -37,7 +38,7 @@ const PLANS_KEPT_MAX: usize = 256;
 /// Longer texts are generated, and rarely come twice.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Nodes that keep nothing when their children are given to them anew.
-const INDEPENDENT: [&str; 10] = [
+const INDEPENDENT: [&str; 11] = [
     "AggregateExec",
     "CoalesceBatchesExec",
     "CoalescePartitionsExec",
@@ -47,6 +48,7 @@ const INDEPENDENT: [&str; 10] = [
     "LocalLimitExec",
     "ProjectionExec",
     "RepartitionExec",
+    barrier::NAME,
     "SortPreservingMergeExec",
 ];
 
@@ -115,9 +117,13 @@ impl Plans {
         let Some(reads) = reads(logical) else {
             return;
         };
+        // Not the one that runs: its scans hold the local files that they have opened.
+        let Ok(physical) = renewed(physical, &Arc::default()) else {
+            return;
+        };
         let plan = Plan {
             reads,
-            physical: Arc::clone(physical),
+            physical,
             schema: Arc::clone(schema),
             config: config.clone(),
             used: AtomicU64::new(self.asked.fetch_add(1, Ordering::Relaxed)),

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use slipstream_model::{RowLevelSecurity, StoredFunction};
 
 use crate::admission::Slot;
+use crate::barrier::{self, PushThroughBarriers};
 use crate::deadline::Deadline;
 use crate::identity::IdentityOptions;
 use crate::log::QueryEntry;
@@ -145,7 +146,9 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .with_optimizer_rule(Arc::new(PushThroughBarriers))
         .with_physical_optimizer_rules(optimizer.rules)
+        .with_query_planner(Arc::new(barrier::Planner))
         .build()
 }
 

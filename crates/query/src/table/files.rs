@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use datafusion::common::TableReference;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, TableReference};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileGroup;
+use datafusion::scalar::ScalarValue;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use slipstream_catalog::ExtentBlock;
-use slipstream_model::{Extent, TableSchema, Version};
+use slipstream_model::{Extent, StatisticValue, TableSchema, Version};
 
 use super::prune::Selected;
 use super::statistics;
@@ -54,7 +57,28 @@ fn extent_statistics(
     slot: usize,
     wanted: &[bool],
 ) -> Arc<datafusion::common::Statistics> {
-    Arc::new(statistics::of_extent(schema, block, slot, wanted))
+    let mut statistics = statistics::of_extent(schema, block, slot, wanted);
+    for column in &mut statistics.column_statistics {
+        widen_zeros(column);
+    }
+    Arc::new(statistics)
+}
+
+/// A filter tells 0.0 from -0.0, and a join does not: what a join found out must not rule out either.
+fn widen_zeros(column: &mut ColumnStatistics) {
+    let zero = |bound: &Precision<ScalarValue>, to: f64| {
+        let value = bound.get_value()?;
+        let is_zero = value.data_type().is_floating()
+            && value.cast_to(&DataType::Float64).ok()? == ScalarValue::Float64(Some(-to));
+        let widened = ScalarValue::Float64(Some(to)).cast_to(&value.data_type());
+        is_zero.then_some(Precision::Inexact(widened.ok()?))
+    };
+    if let Some(min) = zero(&column.min_value, -0.0) {
+        column.min_value = min;
+    }
+    if let Some(max) = zero(&column.max_value, 0.0) {
+        column.max_value = max;
+    }
 }
 
 fn file(
@@ -73,10 +97,28 @@ fn file(
     })
     .with_metadata_size_hint(extent.footer_bytes as usize)
     .with_table_reference(Some(table.clone()));
-    match &extent.inline {
+    let file = match &extent.inline {
         Some(bytes) => file.with_extension(InlineBytes(bytes.clone())),
         None => file,
+    };
+    if has_nan(extent) {
+        file.with_extension(HasNan)
+    } else {
+        file
     }
+}
+
+/// That some column of an extent holds values that are no numbers. Parquet leaves them out of its
+/// bounds, where queries compare them as larger, or smaller, than every number.
+#[derive(Debug, Clone)]
+pub(crate) struct HasNan;
+
+fn has_nan(extent: &Extent) -> bool {
+    let is_nan = |bound: &Option<StatisticValue>| matches!(bound, Some(StatisticValue::Float(value)) if value.is_nan());
+    extent
+        .columns
+        .iter()
+        .any(|column| is_nan(&column.min) || is_nan(&column.max))
 }
 
 /// The bytes of a file that is no object: an extent that stands in the log.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::prep_null_mask_filter;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, Operator};
@@ -58,6 +58,9 @@ pub(super) fn convert(
     if !dynamic.children().iter().all(|child| child.is::<Column>()) {
         return Ok(Some(lit(true)));
     }
+    if compares_floats(filter, schema) {
+        return Ok(Some(lit(true)));
+    }
     if let Some(keys) = keys(&dynamic.current()?, fixed)? {
         return Ok(Some(keys));
     }
@@ -79,6 +82,30 @@ pub(super) fn convert(
         kept: AtomicU64::new(0),
     }));
     Ok(Some(LiveFilter.new_expr(live, columns)))
+}
+
+/// Whether a filter that may change is over floating-point numbers. A join takes 0.0 and -0.0 for the same,
+/// and the list of its keys, which it hands to the scan, does not.
+pub(super) fn compares_floats(filter: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
+    let is_float = |child: &&Arc<dyn PhysicalExpr>| {
+        child
+            .data_type(schema)
+            .map_or(true, |kind| has_floats(&kind))
+    };
+    filter
+        .downcast_ref::<DynamicFilterPhysicalExpr>()
+        .is_some_and(|dynamic| dynamic.children().iter().any(is_float))
+}
+
+fn has_floats(kind: &DataType) -> bool {
+    match kind {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_floats(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_floats(field.data_type())),
+        kind => kind.is_floating(),
+    }
 }
 
 /// Whether some part of a filter may change while the query runs.

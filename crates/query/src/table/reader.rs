@@ -15,10 +15,12 @@ use datafusion::execution::cache::Cache;
 use datafusion::execution::cache::cache_manager::{CachedFileMetadataEntry, FileMetadataCache};
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
+use datafusion::parquet::basic::{LogicalType, Type};
 use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
 use datafusion::parquet::file::metadata::{
-    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
 };
+use datafusion::parquet::file::page_index::column_index::ColumnIndexMetaData;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -27,7 +29,7 @@ use object_store::path::Path;
 
 use super::ScanContext;
 use super::fault::{ExtentFault, ReadFailure, wrong_size};
-use super::files::{InlineBytes, is_inline};
+use super::files::{HasNan, InlineBytes, is_inline};
 use crate::counters::{QueryCounters, TableCounters, extent_key};
 use crate::{ExtentAccess, ReadOrigin, Residency};
 
@@ -105,6 +107,7 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
         let extent = opened_extent(&file);
         let inline = file.extension::<InlineBytes>();
         let inline = inline.map(|inline| inline.0.clone());
+        let has_nan = file.extension::<HasNan>().is_some();
         let meta = file.object_meta;
         Ok(Box::new(ExtentReader {
             access: Arc::clone(&self.access),
@@ -116,6 +119,7 @@ impl ParquetFileReaderFactory for ExtentReaderFactory {
             meta,
             extent,
             inline,
+            has_nan,
             is_counted: false,
         }))
     }
@@ -132,6 +136,7 @@ struct ExtentReader {
     extent: OpenedExtent,
     /// The whole of it, when it stands in the log.
     inline: Option<Bytes>,
+    has_nan: bool,
     is_counted: bool,
 }
 
@@ -211,6 +216,14 @@ impl ExtentReader {
     }
 
     async fn metadata(&mut self) -> ParquetResult<Arc<ParquetMetaData>> {
+        let metadata = self.whole_metadata().await?;
+        if self.has_nan {
+            return Ok(Arc::new(without_float_bounds(&metadata)?));
+        }
+        Ok(metadata)
+    }
+
+    async fn whole_metadata(&mut self) -> ParquetResult<Arc<ParquetMetaData>> {
         if let Some(inline) = self.inline.clone() {
             self.count_extent();
             // Not remembered: it is gone soon, and costs no read.
@@ -285,4 +298,36 @@ impl AsyncFileReader for ExtentReader {
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         self.metadata().boxed()
     }
+}
+
+/// The metadata without the bounds of columns that may hold values that are no numbers.
+fn without_float_bounds(metadata: &ParquetMetaData) -> ParquetResult<ParquetMetaData> {
+    let is_float = |column: &ColumnChunkMetaData| {
+        let is_half = column.column_descr().logical_type_ref() == Some(&LogicalType::Float16);
+        is_half || matches!(column.column_type(), Type::FLOAT | Type::DOUBLE)
+    };
+    let mut builder = metadata.clone().into_builder();
+    let index = builder.take_column_index().map(|mut index| {
+        for (group, columns) in metadata.row_groups().iter().zip(&mut index) {
+            let of_floats = group.columns().iter().zip(columns);
+            for (_, index) in of_floats.filter(|(column, _)| is_float(column)) {
+                *index = ColumnIndexMetaData::NONE;
+            }
+        }
+        index
+    });
+    let groups = builder.take_row_groups().into_iter().map(|group| {
+        let columns = group.columns().iter().cloned().map(|column| {
+            if is_float(&column) {
+                column.into_builder().clear_statistics().build()
+            } else {
+                Ok(column)
+            }
+        });
+        let columns = columns.collect::<ParquetResult<_>>()?;
+        group.into_builder().set_column_metadata(columns).build()
+    });
+    let groups = groups.collect::<ParquetResult<_>>()?;
+    let builder = builder.set_row_groups(groups).set_column_index(index);
+    Ok(builder.build())
 }

@@ -18,6 +18,7 @@ use datafusion::datasource::physical_plan::{
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::physical_expr;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
@@ -379,7 +380,18 @@ impl FileSource for ExtentSource {
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
         let told = Told::Filters(filters.clone(), Arc::new(config.clone()));
-        let parquet = self.parquet.try_pushdown_filters(filters.clone(), config)?;
+        // Parquet's takes all of them over, where it filters.
+        let schema = self.parquet.table_schema().table_schema();
+        let of_parquet = filters.iter().map(|filter| {
+            if live_filter::compares_floats(filter, schema) {
+                physical_expr::expressions::lit(true)
+            } else {
+                Arc::clone(filter)
+            }
+        });
+        let parquet = self
+            .parquet
+            .try_pushdown_filters(of_parquet.collect(), config)?;
         let vortex = self.vortex.try_pushdown_filters(filters, config)?;
         let both = parquet.filters.iter().zip(&vortex.filters);
         let taken = both.map(|pair| match pair {

@@ -15,6 +15,8 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 
+use crate::barrier::BarrierExec;
+
 /// Columns of a plan's output, by position. A scan in order is not shared out among idle tasks, so
 /// only those who gain ask for it.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +78,7 @@ impl Wish {
             || plan.is::<LocalLimitExec>()
             || plan.is::<CoalescePartitionsExec>()
             || plan.is::<SortPreservingMergeExec>()
+            || plan.is::<BarrierExec>()
             || plan.is::<UnionExec>();
         if keeps_order {
             return Self {

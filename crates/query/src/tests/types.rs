@@ -301,3 +301,63 @@ async fn floats_that_are_not_numbers_do_not_lie() {
         ["1"]
     );
 }
+
+/// A table of floating-point numbers, an extent each, some of them in the log.
+async fn floats(extents: &[&[f64]], are_inline: bool) -> World {
+    let mut world = World::new().await;
+    let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, true)]));
+    world.create_table("floats", &schema);
+    for values in extents {
+        let values: ArrayRef = Arc::new(arrow::array::Float64Array::from(values.to_vec()));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![values]).expect("fits");
+        if are_inline {
+            world.insert_inline("floats", batch);
+        } else {
+            world.insert("floats", batch).await;
+        }
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_number_is_larger_than_every_number_wherever_it_stands() {
+    let extents: [&[f64]; 2] = [&[1.0, f64::NAN], &[7.0, -f64::NAN]];
+    let cold = floats(&extents, false).await;
+    let inline = floats(&extents, true).await;
+    let near = floats(&extents, false).await.near(1).await;
+    for (world, form) in [(cold, "cold"), (inline, "inline"), (near, "near")] {
+        for (condition, expected) in [
+            ("x > 5", "2"),
+            ("x > 8", "1"),
+            ("x < 0", "1"),
+            ("x <> 1.0", "3"),
+            ("x = 'NaN'", "1"),
+            ("NOT (x <= 8)", "1"),
+        ] {
+            let rows = world
+                .rows(&format!("SELECT count(*) FROM floats WHERE {condition}"))
+                .await;
+            assert_eq!(rows, [expected], "{form}: {condition}");
+        }
+        let largest = world
+            .rows("SELECT x FROM floats ORDER BY x DESC LIMIT 1")
+            .await;
+        assert_eq!(largest, ["NaN"], "{form}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_takes_both_zeros_for_one_wherever_they_stand() {
+    let extents: [&[f64]; 3] = [&[-0.0, -0.0], &[1.0, -0.0, 0.0], &[5.0]];
+    let cold = floats(&extents, false).await;
+    let inline = floats(&extents, true).await;
+    let near = floats(&extents, false).await.near(1).await;
+    for (world, form) in [(cold, "cold"), (inline, "inline"), (near, "near")] {
+        for sql in [
+            "SELECT count(*) FROM floats f JOIN (SELECT 0.0::DOUBLE AS k) g ON f.x = g.k",
+            "SELECT count(*) FROM floats WHERE x IN (SELECT 0.0::DOUBLE)",
+        ] {
+            assert_eq!(world.rows(sql).await, ["4"], "{form}: {sql}");
+        }
+    }
+}
