@@ -4,7 +4,7 @@
 //! extent at a time is turned into the form that scans faster. So warming goes as fast as the
 //! bucket gives, and queries never wait for an encoder.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use slipstream_model::{Clock, ExtentId, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::form::Encoder;
-use crate::{Form, HotExtent, HotTier, Plan, TierError, plan};
+use crate::{Form, HotExtent, HotTier, Plan, Resident, TierError, plan};
 
 /// Extents that are fetched at one time: enough to fill ten gigabits from a store that answers in
 /// tens of milliseconds.
@@ -214,9 +214,35 @@ impl Warmer {
     /// from the bucket by queries meanwhile. Stops between two extents when `is_outdated` says that
     /// there is a newer plan to make.
     pub async fn bring(&self, hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
-        let resident = self.tier.resident();
-        let mut plan = plan(hot, &resident, self.options.budget_bytes);
-        let (in_the_way, leaving) = plan.make_room(&resident, self.options.budget_bytes);
+        let (resident, budget_bytes) = (self.tier.resident(), self.options.budget_bytes);
+        self.bring_within(hot, &resident, budget_bytes, is_outdated)
+            .await;
+    }
+
+    /// The same while it is not known yet what else is hot: whatever else is here stays.
+    pub async fn bring_part(&self, hot: Vec<HotExtent>, is_outdated: impl Fn() -> bool) {
+        let known: HashSet<ExtentId> = hot.iter().map(|extent| extent.extent).collect();
+        let (resident, others): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .tier
+            .resident()
+            .into_iter()
+            .partition(|(extent, _)| known.contains(extent));
+        let others = others.values().map(|here| here.file_bytes);
+        let others = others.fold(0, u64::saturating_add);
+        let budget_bytes = self.options.budget_bytes.saturating_sub(others);
+        self.bring_within(hot, &resident, budget_bytes, is_outdated)
+            .await;
+    }
+
+    async fn bring_within(
+        &self,
+        hot: Vec<HotExtent>,
+        resident: &BTreeMap<ExtentId, Resident>,
+        budget_bytes: u64,
+        is_outdated: impl Fn() -> bool,
+    ) {
+        let mut plan = plan(hot, resident, budget_bytes);
+        let (in_the_way, leaving) = plan.make_room(resident, budget_bytes);
         let planned: HashSet<ExtentId> = plan.fetch.iter().map(|e| e.extent).collect();
         {
             let preferred = self.preferred.lock();
@@ -272,8 +298,12 @@ impl Warmer {
             progress.waiting_extents = wanted.len() as u64;
             progress.waiting_bytes = wanted.iter().map(|extent| extent.size_bytes).sum();
         }
-        let wanted = stream::iter(wanted).take_while(|_| std::future::ready(!is_outdated()));
+        // Some of them in any case: commits may come faster than plans are made.
+        let wanted = stream::iter(wanted)
+            .enumerate()
+            .take_while(|(n, _)| std::future::ready(*n < FETCHES || !is_outdated()));
         wanted
+            .map(|(_, extent)| extent)
             .for_each_concurrent(FETCHES, |extent| async move {
                 self.wait_for_turn(extent.size_bytes).await;
                 let brought = self.bring_one(&extent).await;
@@ -393,8 +423,10 @@ impl Warmer {
         hot.sort_unstable_by_key(|extent| std::cmp::Reverse(newest_first(extent)));
         let known: HashSet<ExtentId> = hot.iter().map(|extent| extent.extent).collect();
         self.stays.lock().retain(|extent, _| known.contains(extent));
+        let mut has_encoded = false;
         for extent in hot {
-            if is_outdated() {
+            // One in any case: commits may come faster than plans are made.
+            if has_encoded && is_outdated() {
                 return;
             }
             let is_parquet = self.tier.form(extent.extent) == Some(Form::Parquet);
@@ -403,6 +435,7 @@ impl Warmer {
             if !is_parquet || self.stays.lock().get(&extent.extent).is_some_and(stays) {
                 continue;
             }
+            has_encoded = true;
             let mut encoded = self.encode_one(&extent).await;
             if matches!(encoded, Ok(Encoded::NoRoom)) && self.evict_leaving() {
                 encoded = self.encode_one(&extent).await;

@@ -254,11 +254,11 @@ impl HotCache {
         let (mut last, mut is_settled) = (None, true);
         loop {
             let followed = followed(&registry);
-            let basis = (basis(&followed), self.warmer.tier().losses());
             // What is not synchronised yet says nothing of what is hot: after a start nothing is
             // thrown away before it does.
-            let is_due = last.as_ref() != Some(&basis) || self.warmer.is_retry_due();
-            if is_due && followed.len() == registry.all().len() {
+            let are_all = followed.len() == registry.all().len();
+            let basis = (basis(&followed), self.warmer.tier().losses(), are_all);
+            if last.as_ref() != Some(&basis) || self.warmer.is_retry_due() {
                 let tables = hot_tables(&followed);
                 let hot: Vec<HotExtent> = tables.values().flatten().cloned().collect();
                 self.warmer
@@ -268,9 +268,13 @@ impl HotCache {
                 self.hot.0.write().extend(ids);
                 *self.tables.write() = tables;
                 let is_outdated = || self::basis(&self::followed(&registry)) != basis.0;
-                self.warmer.bring(hot.clone(), is_outdated).await;
+                if are_all {
+                    self.warmer.bring(hot.clone(), is_outdated).await;
+                } else {
+                    self.warmer.bring_part(hot.clone(), is_outdated).await;
+                }
                 self.show(&followed);
-                is_settled = self.let_go(&followed);
+                is_settled = !are_all || self.let_go(&followed);
                 self.warmer.encode(hot, is_outdated).await;
                 last = Some(basis);
             }

@@ -137,10 +137,30 @@ async fn who_asks_for_extents_does_not_wait_for_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn a_plan_that_is_outdated_fetches_nothing_more() {
-    let (warmer, fetches, _directory) = warmer(10_000, 0);
-    warmer.bring(vec![extent(1), extent(2)], || true).await;
-    assert_eq!(fetches.load(Ordering::SeqCst), 0);
+async fn a_plan_that_is_outdated_fetches_little_more_but_something() {
+    let (warmer, fetches, _directory) = warmer(100_000, 0);
+    let hot: Vec<_> = (1..=20).map(extent).collect();
+    warmer.bring(hot.clone(), || true).await;
+    assert_eq!(fetches.load(Ordering::SeqCst), FETCHES as u64);
+    warmer.encode(hot.clone(), || true).await;
+    while here(&warmer).len() < hot.len() {
+        warmer.bring(hot.clone(), || true).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_known_to_be_hot_stays_until_all_is_known() {
+    let (warmer, _, _directory) = warmer(3_500, 0);
+    let of_others = vec![extent(1), extent(2)];
+    warmer.bring(of_others, || false).await;
+    warmer
+        .bring_part(vec![extent(3), extent(4)], || false)
+        .await;
+    warmer.let_go();
+    assert_eq!(here(&warmer), [1, 2, 4]);
+    warmer.bring(vec![extent(3), extent(4)], || false).await;
+    warmer.let_go();
+    assert_eq!(here(&warmer), [3, 4]);
 }
 
 #[tokio::test]
