@@ -318,9 +318,12 @@ impl Decode {
         {
             return Ok(batches);
         }
+        // The decoder makes room for a whole batch of rows at once. A field takes a byte at least, the
+        // last one's end of line, which the last record may lack.
+        let rows = records.len() / self.file.fields().len().max(1) + 1;
         let mut builder = ReaderBuilder::new(Arc::clone(&self.file))
             .with_delimiter(delimiter)
-            .with_batch_size(BATCH_ROWS);
+            .with_batch_size(rows.min(BATCH_ROWS));
         if let Some(pattern) = pattern {
             builder = builder.with_null_regex(pattern.clone());
         }
