@@ -20,6 +20,7 @@ mod json;
 mod marks;
 mod nulls;
 mod numbers;
+mod pages;
 mod plain;
 mod records;
 mod rejects;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use slipstream_frontend::arrow_ipc::StreamBatches;
@@ -26,7 +27,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::blocking::{Stop, died, give, produce};
 use super::source::ByteStream;
-use super::{BATCH_ROWS, BatchStream, IngestContext, ipc};
+use super::{BATCH_ROWS, BatchStream, IngestContext, ipc, pages};
 
 /// Batches that wait to be encoded.
 const BATCHES_AHEAD: usize = 8;
@@ -50,11 +51,7 @@ pub(super) async fn parquet(
     .await
 }
 
-/// A Parquet file.
-///
-/// Parquet's reader passes over what it does not know of a page's header without a look whether it
-/// is there, and a header of some bytes may speak of two billion values. So reading past the end is
-/// an error.
+/// A Parquet file. What is read of it byte by byte are headers of pages, and they are looked at before.
 struct Spooled(File);
 
 impl Length for Spooled {
@@ -64,10 +61,15 @@ impl Length for Spooled {
 }
 
 impl ChunkReader for Spooled {
-    type T = WithinTheFile;
+    type T = CheckedHeader;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(WithinTheFile(self.0.get_read(start)?))
+        Ok(CheckedHeader {
+            file: self.0.try_clone()?,
+            start,
+            is_footer: self.len().checked_sub(start) == Some(FOOTER_SIZE as u64),
+            reader: None,
+        })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
@@ -75,14 +77,36 @@ impl ChunkReader for Spooled {
     }
 }
 
-struct WithinTheFile(BufReader<File>);
+/// The header of a page.
+struct CheckedHeader {
+    file: File,
+    start: u64,
+    /// The length of the footer stands there.
+    is_footer: bool,
+    /// Made when something is read: this may be asked for and not be used, where no header stands.
+    reader: Option<BufReader<File>>,
+}
 
-impl Read for WithinTheFile {
+impl CheckedHeader {
+    /// What reads from the start. All of them share a place in the file: one after the other.
+    fn at_start(&self) -> io::Result<BufReader<File>> {
+        self.file.get_read(self.start).map_err(io::Error::other)
+    }
+}
+
+impl Read for CheckedHeader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.read(buffer)? {
-            0 if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => Ok(count),
-        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => {
+                if !self.is_footer {
+                    pages::check_header(self.at_start()?)?;
+                }
+                let reader = self.at_start()?;
+                self.reader.insert(reader)
+            }
+        };
+        reader.read(buffer)
     }
 }
 

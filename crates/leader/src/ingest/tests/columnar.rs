@@ -170,6 +170,20 @@ fn list() -> DataType {
 }
 
 #[tokio::test]
+async fn headers_of_pages_are_looked_at_before_they_are_read() {
+    let world = World::new().await;
+    let mut damaged = encoded("f.parquet", &many_types());
+    // The first one stands behind the magic. Its first field gets the number of none.
+    assert_eq!(damaged[4], 0x15);
+    damaged[4] = 0x05;
+    let source = world.open("f.parquet", vec![damaged], None, 0).await;
+    let batches = source.expect("opens").batches.try_collect::<Vec<_>>();
+    let error = batches.await.expect_err("no header");
+    assert_eq!(error.code(), "corrupt_source");
+    assert!(error.message().contains("in no order"), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_that_is_cut_off_or_damaged_is_refused_whole() {
     let world = World::new().await;
     let batch = many_types();
