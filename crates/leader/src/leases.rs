@@ -106,7 +106,7 @@ impl LeaseTable {
     /// How long it is still too early to know who reads what: a follower that has a lease from before
     /// this leader began, or stood still, has renewed it within one lease period.
     ///
-    /// To be called every [`look_interval`](Self::look_interval): otherwise the process stood still.
+    /// To be called several times in each lease period: who was not called for half of one stood still.
     pub fn until_known(&self) -> Duration {
         let now = self.clock.elapsed();
         let mut watch = self.watch.lock();
