@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -41,9 +41,14 @@ pub(super) async fn parquet(
     bytes: ByteStream,
     source: &str,
 ) -> Result<(SchemaRef, BatchStream), ServiceError> {
-    let file = Spooled(spool(context, bytes).await?);
+    let expansion = Arc::<OnceLock<i64>>::default();
+    let file = Spooled {
+        file: spool(context, bytes).await?,
+        expansion: Arc::clone(&expansion),
+    };
     read(source, "Parquet", move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+        expansion.get_or_init(|| pages::expansion(builder.metadata()));
         let schema = Arc::clone(builder.schema());
         let rows = batch_rows(builder.metadata());
         Ok((schema, builder.with_batch_size(rows).build()?))
@@ -52,11 +57,15 @@ pub(super) async fn parquet(
 }
 
 /// A Parquet file. What is read of it byte by byte are headers of pages, and they are looked at before.
-struct Spooled(File);
+struct Spooled {
+    file: File,
+    /// See [`pages::expansion`]; known once the footer is.
+    expansion: Arc<OnceLock<i64>>,
+}
 
 impl Length for Spooled {
     fn len(&self) -> u64 {
-        self.0.len()
+        self.file.len()
     }
 }
 
@@ -65,7 +74,8 @@ impl ChunkReader for Spooled {
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         Ok(CheckedHeader {
-            file: self.0.try_clone()?,
+            file: self.file.try_clone()?,
+            expansion: self.expansion.get().copied().unwrap_or(1),
             start,
             is_footer: self.len().checked_sub(start) == Some(FOOTER_SIZE as u64),
             reader: None,
@@ -73,13 +83,14 @@ impl ChunkReader for Spooled {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        self.0.get_bytes(start, length)
+        self.file.get_bytes(start, length)
     }
 }
 
 /// The header of a page.
 struct CheckedHeader {
     file: File,
+    expansion: i64,
     start: u64,
     /// The length of the footer stands there.
     is_footer: bool,
@@ -100,7 +111,7 @@ impl Read for CheckedHeader {
             Some(reader) => reader,
             None => {
                 if !self.is_footer {
-                    pages::check_header(self.at_start()?)?;
+                    pages::check_header(self.at_start()?, self.expansion)?;
                 }
                 let reader = self.at_start()?;
                 self.reader.insert(reader)

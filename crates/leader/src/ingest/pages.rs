@@ -1,16 +1,21 @@
 //! Headers of Parquet pages, from strangers.
 //!
 //! Parquet's reader makes room for as many bytes as a header says that its page has once it is decompressed,
-//! and passes over lists of booleans that it does not know one by one, though they take no bytes: a header of
+//! keeps them, with zeros where there was less, and passes over lists of booleans that it does not know one by one, though they take no bytes: a header of
 //! some bytes asks for two gigabytes, or for minutes. So a header is looked at before it is read. It has to be
 //! what every writer writes: the fields of the format by their numbers, upwards, with their types. Then what
 //! is looked at here is what is read there.
 
 use std::io::{self, Read};
 
+use parquet::basic::Compression;
+use parquet::file::metadata::ParquetMetaData;
+
 /// Bytes of a page once it is decompressed. Writers begin another one after about one mebibyte; a page has one
 /// value at least, however large.
-const PAGE_BYTES_MAX: i32 = 512 << 20;
+const PAGE_BYTES_MAX: i64 = 512 << 20;
+/// What a page may have beyond what its codec can make of it.
+const PAGE_BYTES_FREE: i64 = 64 << 10;
 /// Structures within structures; Parquet's reader goes as deep.
 const DEPTH_MAX: u8 = 64;
 
@@ -64,6 +69,7 @@ const PAGE: &[Kind] = &[
     Kind::Struct(DATA_PAGE_V2),
 ];
 const UNCOMPRESSED_PAGE_SIZE: u8 = 2;
+const COMPRESSED_PAGE_SIZE: u8 = 3;
 
 // The types of Thrift's compact protocol.
 const STOP: u8 = 0;
@@ -93,20 +99,44 @@ impl Kind {
     }
 }
 
-/// Looks at the header of a page.
+/// How many bytes at most the codecs of a file can make of one.
+pub(super) fn expansion(metadata: &ParquetMetaData) -> i64 {
+    let columns = metadata
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns());
+    let of_each = columns.map(|column| match column.compression() {
+        Compression::UNCOMPRESSED => 1,
+        // A copy of at most 64 bytes takes three.
+        Compression::SNAPPY => 32,
+        Compression::LZ4 | Compression::LZ4_RAW => 256,
+        Compression::GZIP(_) => 1_040,
+        // Zstandard's runs: a block of 128 KiB takes four bytes. Brotli knows no limit.
+        _ => 32 << 10,
+    });
+    of_each.max().unwrap_or(1)
+}
+
+/// Looks at the header of a page, in a file whose codecs can make `expansion` bytes of one.
 ///
 /// # Errors
 /// When it is none, ends before its end, or asks for too much.
-pub(super) fn check_header(reader: impl Read) -> io::Result<()> {
+pub(super) fn check_header(reader: impl Read, expansion: i64) -> io::Result<()> {
     let mut header = Header { reader };
-    header.known(PAGE, DEPTH_MAX, &mut |field, value| {
-        if field == UNCOMPRESSED_PAGE_SIZE && value > i64::from(PAGE_BYTES_MAX) {
-            return Err(garbled(&format!(
-                "a page has {value} bytes, and {PAGE_BYTES_MAX} are the most"
-            )));
-        }
-        Ok(())
-    })
+    let (mut uncompressed, mut compressed) = (0, 0);
+    header.known(PAGE, DEPTH_MAX, &mut |field, value| match field {
+        UNCOMPRESSED_PAGE_SIZE => uncompressed = i64::from(value),
+        COMPRESSED_PAGE_SIZE => compressed = i64::from(value),
+        _ => {}
+    })?;
+    let possible = compressed.saturating_mul(expansion);
+    let most = possible.saturating_add(PAGE_BYTES_FREE).min(PAGE_BYTES_MAX);
+    if uncompressed > most {
+        return Err(garbled(&format!(
+            "a page of {compressed} bytes has {uncompressed} when it is decompressed, and {most} are the most"
+        )));
+    }
+    Ok(())
 }
 
 fn is_bool(kind: u8) -> bool {
@@ -158,7 +188,7 @@ impl<R: Read> Header<R> {
         &mut self,
         fields: &[Kind],
         depth: u8,
-        see: &mut dyn FnMut(u8, i64) -> io::Result<()>,
+        see: &mut dyn FnMut(u8, i32),
     ) -> io::Result<()> {
         let mut last = 0_u8;
         loop {
@@ -180,8 +210,14 @@ impl<R: Read> Header<R> {
                 )));
             }
             match known {
-                Kind::Struct(fields) => self.known(fields, depth - 1, &mut |_, _| Ok(()))?,
-                Kind::Int32 | Kind::Int64 => see(last, self.signed()?)?,
+                Kind::Struct(fields) => self.known(fields, depth - 1, &mut |_, _| {})?,
+                Kind::Int32 => {
+                    // Parquet's reader cuts a larger one off.
+                    let value = i32::try_from(self.signed()?)
+                        .map_err(|_| garbled("a page header has a number that is too large"))?;
+                    see(last, value);
+                }
+                Kind::Int64 => drop(self.number()?),
                 Kind::Bool | Kind::Binary => self.unknown(kind, depth)?,
             }
         }
@@ -270,7 +306,7 @@ mod tests {
         let int = field(1, INT32);
         let mut bytes = vec![int, 0, int];
         bytes.extend(number(size * 2));
-        bytes.extend([int, 20, field(2, STRUCT)]);
+        bytes.extend([int, 40, field(2, STRUCT)]);
         bytes.extend([int, 8, int, 0, int, 6, int, 6]);
         bytes.extend([
             field(1, STRUCT),
@@ -319,9 +355,9 @@ mod tests {
             &[field(15, LIST), 0],
         ] {
             let bytes = header(1 << 20, more);
-            check_header(&bytes[..]).expect("it is one");
+            check_header(&bytes[..], 1 << 20).expect("it is one");
             for length in 0..bytes.len() {
-                assert!(check_header(&bytes[..length]).is_err(), "{length}");
+                assert!(check_header(&bytes[..length], 1 << 20).is_err(), "{length}");
             }
         }
     }
@@ -333,6 +369,9 @@ mod tests {
         let nested = [&[field(15, LIST), 0x19, 0xF2][..], &number(1 << 30)].concat();
         for (bytes, reason) in [
             (header(1 << 30, &[]), "are the most"),
+            (header(1 << 31, &[]), "too large"),
+            // Of 20 bytes.
+            (header((64 << 10) + 641, &[]), "are the most"),
             (header(9, &booleans), "list of booleans"),
             (header(9, &pairs), "list of booleans"),
             (header(9, &nested), "list of booleans"),
@@ -346,7 +385,7 @@ mod tests {
             ),
             (vec![field(1, STRUCT), 0, 0], "another type"),
         ] {
-            let error = check_header(&bytes[..]).expect_err(reason);
+            let error = check_header(&bytes[..], 32).expect_err(reason);
             assert!(error.to_string().contains(reason), "{reason}: {error}");
         }
     }
