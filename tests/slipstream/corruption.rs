@@ -66,11 +66,7 @@ async fn a_corrupt_log_record_holds_the_database_at_its_last_good_version() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_stands_still_when_the_bucket_is_put_back_from_an_older_copy() -> Result<()> {
     Site::run(Store::Directory, async |site| {
-        let mut leader = site.leader("leader").await?;
-        leader.create_database("d").await?;
-        leader.sql("d", "CREATE TABLE t (n BIGINT)").await?;
-        let mut follower = site.follower("follower", &leader).await?;
-        follower.attach(&leader, "d").await?;
+        let (mut leader, mut follower) = pair(site).await?;
         leader.sql("d", "INSERT INTO t VALUES (1)").await?;
         let (bucket, copy) = (site.bucket_directory(), site.path().join("copy"));
         copy_folder(&bucket, &copy)?;
@@ -132,11 +128,7 @@ async fn is_suspended(node: &Node, object: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_checkpoint_is_gone_around() -> Result<()> {
     Site::run(Store::Directory, async |site| {
-        let mut leader = site.leader("leader").await?;
-        leader.create_database("d").await?;
-        leader.sql("d", "CREATE TABLE t (n BIGINT)").await?;
-        let mut follower = site.follower("follower", &leader).await?;
-        follower.attach(&leader, "d").await?;
+        let (mut leader, mut follower) = pair(site).await?;
         for n in 0..20 {
             leader
                 .sql("d", &format!("INSERT INTO t VALUES ({n})"))
@@ -273,6 +265,16 @@ async fn a_flipped_byte_in_an_extent_never_changes_an_answer() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A leader with an empty table `d.t`, and a follower of it.
+async fn pair(site: &Site) -> Result<(Node, Node)> {
+    let leader = site.leader("leader").await?;
+    leader.create_database("d").await?;
+    leader.sql("d", "CREATE TABLE t (n BIGINT)").await?;
+    let follower = site.follower("follower", &leader).await?;
+    follower.attach(&leader, "d").await?;
+    Ok((leader, follower))
 }
 
 /// The file of a table's only extent.
