@@ -31,6 +31,7 @@
 mod admission;
 mod barrier;
 mod bill;
+mod bounds;
 mod counters;
 mod deadline;
 mod delete;

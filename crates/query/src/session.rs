@@ -38,7 +38,7 @@ use crate::{
     ClusterView, OlderState, OlderVersions, Parameters, QueryError, QueryErrorKind, QueryOptions,
     QueryRuntime, QueryStream, RemoteNode, SessionDatabases,
 };
-use crate::{bill, functions, identity, parameters, remote, stack};
+use crate::{bill, bounds, functions, identity, parameters, remote, stack};
 
 /// Rows of a join's smaller side, by the number of tasks, up to which it is not shared out.
 const JOIN_BUILD_ROWS: usize = 1_000_000;
@@ -154,9 +154,9 @@ pub(crate) fn base_state(options: &QueryOptions, environment: Arc<RuntimeEnv>) -
 
 /// DataFusion's functions, and those that say who asks.
 fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let mut functions = SessionStateDefaults::default_scalar_functions();
-    functions.extend(identity::functions());
-    functions
+    let functions = SessionStateDefaults::default_scalar_functions();
+    let bounded = functions.into_iter().map(bounds::bounded);
+    bounded.chain(identity::functions()).collect()
 }
 
 impl QuerySession {

@@ -147,6 +147,112 @@ async fn a_large_sort_spills_and_a_large_join_is_refused() {
 }
 
 #[tokio::test]
+async fn functions_make_no_more_than_they_may() {
+    let world = World::new().await;
+    for sql in [
+        "SELECT repeat('ab', 2000000000)",
+        "SELECT repeat(repeat('a', 100000), 100000)",
+        "SELECT max(length(repeat('a', value * 100000))) FROM generate_series(1, 8000)",
+        "SELECT lpad('a', 2000000000)",
+        "SELECT rpad('a', 2000000000, 'xy')",
+        "SELECT replace(repeat('a', 1000000), 'a', repeat('b', 1000000))",
+        "SELECT array_repeat(1, 2147483647)",
+        "SELECT list_repeat(array_repeat(1, 100000), 100000)",
+        "SELECT sum(cardinality(array_repeat(value, value * 100000))) FROM generate_series(1, 8000)",
+        "SELECT array_resize([1], 2147483647)",
+        "SELECT array_resize([[1]], 100000, array_repeat(1, 100000))",
+        "SELECT range(10000000000)",
+        "SELECT generate_series(0, -10000000000, -1)",
+        "SELECT range(DATE '0001-01-01', DATE '9999-12-31', INTERVAL '1 second')",
+        "SELECT generate_series(TIMESTAMP '2026-01-01', TIMESTAMP '2027-01-01', INTERVAL '1 microsecond')",
+        "SELECT unnest(range(10000000000))",
+    ] {
+        let error = world.error(sql).await;
+        assert_eq!(
+            error.kind(),
+            QueryErrorKind::ResourcesExhausted,
+            "{sql}: {error}"
+        );
+        assert!(
+            error.to_string().contains("would make more than 256 MiB"),
+            "{error}"
+        );
+    }
+    // Nothing that ends.
+    let still = "SELECT generate_series(TIMESTAMP '2026-01-01', TIMESTAMP '2027-01-01', \
+                 INTERVAL '1 month -31 days')";
+    let error = world.error(still).await;
+    assert!(error.to_string().contains("does not get on"), "{error}");
+}
+
+#[tokio::test]
+async fn functions_make_what_they_always_did() {
+    let world = World::new().await;
+    let many = "FROM generate_series(1, 20000)";
+    for (sql, answer) in [
+        (
+            "SELECT repeat('ab', 3) || lpad('a', 3, 'x') || rpad('a', 3, '-')",
+            "abababxxaa--",
+        ),
+        (
+            "SELECT replace('banana', 'an', 'x'), replace('a', 'b', 'c')",
+            "bxxa a",
+        ),
+        (
+            "SELECT array_repeat(1, 3), array_repeat([1, 2], 2)",
+            "[1, 1, 1] [[1, 2], [1, 2]]",
+        ),
+        (
+            "SELECT array_repeat(1, -1), repeat('a', -1), array_repeat(NULL, 2)",
+            "[]  [, ]",
+        ),
+        (
+            "SELECT array_resize([1], 3), array_resize([1], 2, 7)",
+            "[1, , ] [1, 7]",
+        ),
+        (
+            "SELECT range(3), range(1, 3), generate_series(1, 3)",
+            "[0, 1, 2] [1, 2] [1, 2, 3]",
+        ),
+        (
+            "SELECT range(3, 1), generate_series(3, 1, -1), range(NULL)",
+            "[] [3, 2, 1]",
+        ),
+        (
+            "SELECT cardinality(generate_series(DATE '2026-01-01', DATE '2026-12-31', INTERVAL '1 month'))",
+            "12",
+        ),
+        (
+            "SELECT cardinality(range(TIMESTAMP '2026-01-02', TIMESTAMP '2026-01-01', INTERVAL '-1 hour'))",
+            "24",
+        ),
+        (
+            "SELECT cardinality(range(TIMESTAMP '2026-01-01', TIMESTAMP '2027-01-01', \
+             INTERVAL '1 month -1 day'))",
+            "13",
+        ),
+        (
+            &format!("SELECT sum(length(lpad(value::text, 9, '0'))) {many}"),
+            "180000",
+        ),
+        (
+            &format!("SELECT sum(cardinality(range(0, value, 7))) {many}"),
+            "28581429",
+        ),
+        // More than the bound if every row were as the widest, and by far not.
+        (
+            &format!(
+                "SELECT sum(length(repeat(s, n))) FROM (SELECT repeat('a', CASE value WHEN 1 THEN \
+                 100000 ELSE 1 END) AS s, CASE value WHEN 2 THEN 100000 ELSE 1 END AS n {many})"
+            ),
+            "219998",
+        ),
+    ] {
+        assert_eq!(world.rows(sql).await, [answer], "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_killed_process_spilled_is_swept() {
     let directory = tempfile::tempdir().expect("a directory");
     let spill = directory.path().join("spill");
