@@ -220,7 +220,7 @@ impl View {
             };
             let add = view.upload(view.table(&table)?, &rows).await?;
             match view.commit(vec![add], &rows).await {
-                Err(error) if error.kind() == ErrorKind::Fenced => {
+                Err(error) if is_refused(&error) => {
                     pause(&self.dice, THINKING).await;
                     leader = self.world.leader()?;
                 }
@@ -334,6 +334,11 @@ impl View {
         };
         self.commit(vec![op], &[]).await.ok()
     }
+}
+
+/// Whether nothing of a commit can be there: its leader was replaced, or the bucket would not have it.
+fn is_refused(error: &ServiceError) -> bool {
+    error.kind() == ErrorKind::Fenced || error.code() == "storage_denied"
 }
 
 /// A client of a follower, whose queries take long.

@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     LostAnswer,
     /// A put is refused with 503, and nothing lands.
     PutUnavailable,
+    /// A put is refused with 403, and nothing lands.
+    PutRefused,
     /// A create is answered with 409, and nothing has landed.
     SpuriousConflict,
     /// Half of an object lands in place of the whole.
@@ -26,12 +28,16 @@ pub(crate) enum Fault {
     SlowGet,
     /// A get is refused with 503.
     GetUnavailable,
+    /// A get is refused with 403.
+    GetRefused,
     /// A body breaks off.
     TornGet,
     /// A delete takes seconds.
     SlowDelete,
     /// A delete is refused with 503.
     DeleteUnavailable,
+    /// A delete is refused with 403.
+    DeleteRefused,
     /// A delete is done, and its answer is lost.
     LostDelete,
     /// A message takes long.
@@ -57,18 +63,21 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::SlowPut,
         Self::LostAnswer,
         Self::PutUnavailable,
+        Self::PutRefused,
         Self::SpuriousConflict,
         Self::TornPut,
         Self::LatePut,
         Self::SlowGet,
         Self::GetUnavailable,
+        Self::GetRefused,
         Self::TornGet,
         Self::SlowDelete,
         Self::DeleteUnavailable,
+        Self::DeleteRefused,
         Self::LostDelete,
         Self::SlowMessage,
         Self::Reset,

@@ -100,9 +100,32 @@ fn unavailable(what: &'static str) -> Error {
     }
 }
 
+/// How a request may fail on its way.
+struct Ways {
+    slow: Fault,
+    unavailable: Fault,
+    refused: Fault,
+}
+
+const PUT: Ways = Ways {
+    slow: Fault::SlowPut,
+    unavailable: Fault::PutUnavailable,
+    refused: Fault::PutRefused,
+};
+const GET: Ways = Ways {
+    slow: Fault::SlowGet,
+    unavailable: Fault::GetUnavailable,
+    refused: Fault::GetRefused,
+};
+const DELETE: Ways = Ways {
+    slow: Fault::SlowDelete,
+    unavailable: Fault::DeleteUnavailable,
+    refused: Fault::DeleteRefused,
+};
+
 impl Access {
     /// The way there.
-    async fn send(&self, slow: Fault, unavailable_kind: Fault) -> Result<()> {
+    async fn send(&self, ways: Ways, path: &str) -> Result<()> {
         self.host.runs().await;
         if !self.host.reaches_bucket() {
             sleep(PATIENCE).await;
@@ -110,15 +133,22 @@ impl Access {
             return Err(unavailable("no route to host"));
         }
         let faults = &self.dice;
-        let (low, high) = if faults.hits(slow) {
+        let (low, high) = if faults.hits(ways.slow) {
             LATENCY_SLOW
         } else {
             LATENCY
         };
         sleep(faults.between(low, high)).await;
-        if faults.hits(unavailable_kind) {
+        if faults.hits(ways.unavailable) {
             self.host.runs().await;
             return Err(unavailable("503 Slow Down"));
+        }
+        if faults.hits(ways.refused) {
+            self.host.runs().await;
+            return Err(Error::PermissionDenied {
+                path: path.to_owned(),
+                source: "403 Access Denied".into(),
+            });
         }
         Ok(())
     }
@@ -130,7 +160,7 @@ impl Access {
     }
 
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.send(Fault::SlowGet, Fault::GetUnavailable).await?;
+        self.send(GET, location.as_ref()).await?;
         let found = self.store.objects.lock().get(location.as_ref()).cloned();
         self.store.check.trace(&self.host, "get", location.as_ref());
         self.answer().await;
@@ -170,7 +200,7 @@ impl Access {
     async fn put(&self, path: String, bytes: Bytes, is_create: bool) -> Result<PutResult> {
         let (store, faults) = (&self.store, &self.dice);
         store.check.puts(&path);
-        self.send(Fault::SlowPut, Fault::PutUnavailable).await?;
+        self.send(PUT, &path).await?;
         if !self.host.is_up() {
             // It died while this was on its way.
             if faults.chance(0.5) {
@@ -231,8 +261,7 @@ impl Access {
     async fn delete_one(&self, location: Path) -> Result<Path> {
         self.host.runs().await;
         self.store.check.deletes(&self.host, location.as_ref());
-        self.send(Fault::SlowDelete, Fault::DeleteUnavailable)
-            .await?;
+        self.send(DELETE, location.as_ref()).await?;
         let gone = self.store.objects.lock().remove(location.as_ref());
         self.store
             .check
