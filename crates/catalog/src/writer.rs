@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use slipstream_model::{
     Clock, ClusterName, CommitId, DatabaseId, Digest, Entropy, Epoch, Timestamp, Version,
 };
-use slipstream_storage::{BucketWriter, CreateOutcome};
+use slipstream_storage::{BucketWriter, CreateOutcome, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -265,10 +265,13 @@ impl<S: LogState> LogWriter<S> {
     }
 
     /// Looks whether another writer has taken over, for a writer that has nothing to write and
-    /// so would not notice. One request. `false` also when the store does not answer.
-    pub async fn check_fenced(&self) -> bool {
-        let _: Option<bool> = self.sees_end_of_log().await;
-        self.is_fenced()
+    /// so would not notice. One request.
+    ///
+    /// # Errors
+    /// When the store does not answer: it is not known then.
+    pub async fn check_fenced(&self) -> Result<bool, StorageError> {
+        self.sees_end_of_log().await?;
+        Ok(self.is_fenced())
     }
 
     /// Whether this is the newest writer, as the bucket says now. For what must not be done by one
@@ -276,10 +279,10 @@ impl<S: LogState> LogWriter<S> {
     pub async fn is_newest(&self) -> bool {
         for _ in 0..LOOKS_MAX {
             match self.sees_end_of_log().await {
-                Some(true) => return self.shared.stopped().is_none(),
+                Ok(Some(true)) => return self.shared.stopped().is_none(),
                 // A commit of our own has just landed; what comes after it is what counts.
-                Some(false) => {}
-                None => return false,
+                Ok(Some(false)) => {}
+                Ok(None) | Err(_) => return false,
             }
         }
         false
@@ -287,17 +290,17 @@ impl<S: LogState> LogWriter<S> {
 
     /// Looks at the number after the newest commit that is known here. `Some(true)`: nothing is
     /// there. `Some(false)`: a commit of our own, that is just landing. `None` when this writer has
-    /// stopped, or the store does not answer.
-    async fn sees_end_of_log(&self) -> Option<bool> {
+    /// stopped.
+    async fn sees_end_of_log(&self) -> Result<Option<bool>, StorageError> {
         if self.shared.stopped().is_some() {
-            return None;
+            return Ok(None);
         }
         let state = self.state();
         let path = state.commit_path(state.chain().version.next());
-        let Some(bytes) = self.shared.bucket.try_get(&path).await.ok()? else {
-            return Some(true);
+        let Some(bytes) = self.shared.bucket.try_get(&path).await? else {
+            return Ok(Some(true));
         };
-        match log::decode_at(&path, &bytes) {
+        Ok(match log::decode_at(&path, &bytes) {
             Ok(commit) if commit.epoch() > self.shared.epoch => {
                 self.shared.stop(CommitError::Fenced {
                     epoch: commit.epoch(),
@@ -309,7 +312,7 @@ impl<S: LogState> LogWriter<S> {
                 self.shared.stop(CommitError::Corrupt(corrupt));
                 None
             }
-        }
+        })
     }
 
     /// Finishes what is queued, writes a checkpoint, and stops. Commits are refused from now on.

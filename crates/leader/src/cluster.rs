@@ -225,6 +225,26 @@ impl Cluster {
         ))
     }
 
+    /// Refuses to speak to followers while the bucket is out of sight: another leader may write there by
+    /// now, and this one would not know.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) fn check_sight(&self) -> Result<(), ServiceError> {
+        if self.leases.sees_bucket() {
+            return Ok(());
+        }
+        Err(ServiceError::new(
+            ErrorKind::Unavailable,
+            "storage_unavailable",
+            format!(
+                "the leader of cluster '{}' does not reach the bucket, and cannot know whether it \
+                 still leads",
+                self.name()
+            ),
+        ))
+    }
+
     /// The id of a database.
     ///
     /// # Errors
@@ -614,13 +634,22 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
             () = cluster.clock().sleep(FENCE_CHECK_INTERVAL) => {}
         }
         // Followers ask for the catalog too, and must not hear of an old one for long.
-        cluster.catalog.check_fenced().await;
+        if cluster.catalog.check_fenced().await.is_ok() {
+            cluster.leases.saw_bucket();
+        }
         let databases: Vec<_> = cluster.databases.read().values().cloned().collect();
         for database in databases {
-            if let Database::Open(writer) = database
-                && !writer.is_fenced()
-                && writer.check_fenced().await
-            {
+            let Database::Open(writer) = database else {
+                continue;
+            };
+            if writer.is_fenced() {
+                continue;
+            }
+            let look = writer.check_fenced().await;
+            if look.is_ok() {
+                cluster.leases.saw_bucket();
+            }
+            if let Ok(true) = look {
                 tracing::error!(
                     cluster = %cluster.name(),
                     "another leader has opened this cluster's databases: this one refuses writes"

@@ -24,6 +24,8 @@ const LEASES_MAX: usize = 10_000;
 const STANDSTILL_DIVISOR: u32 = 2;
 /// Looks in that time.
 const LOOKS_PER_STANDSTILL: u32 = 5;
+/// A leader that the bucket has not answered for so long may have been replaced. It looks every five seconds.
+const OUT_OF_SIGHT: Duration = Duration::from_secs(15);
 
 /// What a follower node holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub struct LeaseTable {
 struct Watch {
     since: Duration,
     looked_at: Duration,
+    saw_bucket_at: Duration,
 }
 
 /// One node may follow a database by several configurations, and names its node itself: nobody's
@@ -99,6 +102,7 @@ impl LeaseTable {
             watch: Mutex::new(Watch {
                 since: now,
                 looked_at: now,
+                saw_bucket_at: now,
             }),
         }
     }
@@ -115,6 +119,24 @@ impl LeaseTable {
         }
         watch.looked_at = now;
         self.ttl.saturating_sub(now.saturating_sub(watch.since))
+    }
+
+    /// The bucket has answered, and nobody else leads there.
+    ///
+    /// Renewals were refused while it did not for long, so it is not known who reads what.
+    pub(crate) fn saw_bucket(&self) {
+        let now = self.clock.elapsed();
+        let mut watch = self.watch.lock();
+        if now.saturating_sub(watch.saw_bucket_at) > OUT_OF_SIGHT {
+            watch.since = now;
+        }
+        watch.saw_bucket_at = now;
+    }
+
+    /// Whether the bucket answered lately, so that this leader knows that it still leads.
+    pub(crate) fn sees_bucket(&self) -> bool {
+        let now = self.clock.elapsed();
+        now.saturating_sub(self.watch.lock().saw_bucket_at) <= OUT_OF_SIGHT
     }
 
     /// How often somebody has to look.
@@ -217,6 +239,28 @@ mod tests {
         let live = table.live();
         assert_eq!(live.len(), 1);
         assert_eq!(live[0].lowest_version, Version::new(6));
+    }
+
+    #[test]
+    fn who_did_not_see_the_bucket_waits_for_the_renewals_that_it_refused() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let table = LeaseTable::new(Arc::clone(&clock) as _, LEASE_TTL);
+        let pass = |time: Duration| {
+            let end = clock.elapsed() + time;
+            while clock.elapsed() < end {
+                clock.advance(Duration::from_secs(1));
+                table.until_known();
+            }
+        };
+        pass(OUT_OF_SIGHT);
+        assert!(table.sees_bucket());
+        table.saw_bucket();
+        pass(LEASE_TTL);
+        assert!(!table.sees_bucket());
+        assert_eq!(table.until_known(), Duration::ZERO);
+        table.saw_bucket();
+        assert!(table.sees_bucket());
+        assert_eq!(table.until_known(), LEASE_TTL);
     }
 
     #[test]

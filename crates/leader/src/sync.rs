@@ -67,6 +67,7 @@ impl MetadataSync for SyncService {
         let follower = request.follower.unwrap_or_default();
         let database = parse_database(&request.database_id)?;
         check_bucket(&self.cluster, &request.bucket_id)?;
+        self.cluster.check_sight().map_err(status)?;
         let record = self
             .cluster
             .attached(&follower, database, visitor.caller())?;
@@ -108,6 +109,7 @@ impl MetadataSync for SyncService {
         self.cluster.attached(&follower, database, &caller)?;
         // A lease holds at the leader that deletes: whoever is refused here looks for that one.
         self.cluster.check_not_fenced().map_err(status)?;
+        self.cluster.check_sight().map_err(status)?;
         let writer = self.cluster.writer(database);
         if writer.is_ok_and(|writer| writer.is_fenced()) {
             return Err(fenced(&self.cluster));
@@ -164,10 +166,11 @@ pub(crate) fn check_bucket(cluster: &Cluster, bytes: &[u8]) -> Result<(), Status
 }
 
 fn fenced(cluster: &Cluster) -> Status {
-    Status::failed_precondition(format!(
+    let message = format!(
         "cluster '{}' was fenced: another leader has opened this database",
         cluster.name()
-    ))
+    );
+    ServiceError::new(ErrorKind::Fenced, "fenced", message).into()
 }
 
 pub(crate) fn status(error: ServiceError) -> Status {
@@ -242,6 +245,9 @@ impl Stream {
                 biased;
                 _ = heartbeat.tick() => {
                     self.check_attached().await?;
+                    if let Err(error) = self.cluster.check_sight() {
+                        return self.end(error.into()).await;
+                    }
                     // A follower that hears of a version without having been sent its commit reads
                     // it from the bucket, where nothing is left out for it. A commit is as good a
                     // sign of life.

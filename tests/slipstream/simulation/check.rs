@@ -23,7 +23,7 @@ use super::faults::Counts;
 use super::store::Objects;
 
 /// How long a leader may go on granting leases that has been replaced: until it looks the next time
-/// (every five seconds), with slow answers on the way.
+/// (every five seconds), with slow answers on the way, or has not seen the bucket for fifteen.
 const FENCED_GRANTS: Duration = Duration::from_secs(30);
 
 /// Whether every event is printed.
@@ -300,7 +300,7 @@ impl Check {
             // A follower that holds to a leader that was replaced is cut off from the one that
             // deletes, until the old one has noticed.
             let able_since = (*since).max(leader.frozen_until());
-            if leader.reaches_bucket() && now.duration_since(able_since) > FENCED_GRANTS {
+            if now.duration_since(able_since) > FENCED_GRANTS {
                 let replaced = now.duration_since(*since);
                 let message = format!(
                     "{} granted a lease {replaced:?} after {newest} had taken over: nobody who \
