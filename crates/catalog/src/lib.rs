@@ -104,7 +104,9 @@ pub use garbage::{GarbageLedger, OpenedEpoch, Removal, RemovedExtent};
 pub use history::{DroppedTable, History, HistoryError, VersionSummary};
 pub use ingests::{NotedIngest, RecentIngests};
 pub use intent::UploadIntent;
-pub use op::{DatabaseOp, OpError, PrincipalsChange, PutMode, TagsChange};
+pub use op::{
+    DatabaseOp, EXTENT_TAGS_MAX, OpError, PrincipalsChange, PutMode, TagsChange, check_tags,
+};
 pub use reader::{ClusterReader, DatabaseReader, Loaded};
 pub use start::{LogStart, checkpoint_segments};
 pub use writer::{

@@ -21,9 +21,21 @@ pub(crate) const DATABASE_PRINCIPALS_MAX: usize = 1_000;
 /// what they pinned.
 pub(crate) const PINS_MAX: usize = 100;
 /// Tags of one extent, and the bytes of one. Every node keeps them in memory, and filters by them.
-pub(crate) const EXTENT_TAGS_MAX: usize = 1_000;
+pub const EXTENT_TAGS_MAX: usize = 1_000;
 /// See [`EXTENT_TAGS_MAX`].
 pub(crate) const EXTENT_TAG_BYTES_MAX: usize = 4_096;
+
+/// Checks that an extent may have these tags.
+///
+/// # Errors
+/// When they are too many, or one is too long.
+pub fn check_tags(tags: &BTreeSet<String>) -> Result<(), OpError> {
+    let fits = |tag: &String| tag.len() <= EXTENT_TAG_BYTES_MAX;
+    if tags.len() > EXTENT_TAGS_MAX || !tags.iter().all(fits) {
+        return Err(OpError::TooManyTags);
+    }
+    Ok(())
+}
 
 /// One thing to do to a database. Several of them are one transaction: all or none.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +92,14 @@ pub enum DatabaseOp {
         table: TableId,
         /// The extents; each must be there.
         extents: Vec<ExtentId>,
+    },
+    /// Changes nothing, and is refused when extents have other tags than these by now: for whoever
+    /// puts others in their place, which are to have the tags that they had.
+    ExpectTags {
+        /// The table.
+        table: TableId,
+        /// The extents; each must be there.
+        extents: Vec<(ExtentId, BTreeSet<String>)>,
     },
     /// Gives extents of one table to another. Their files and ids stay as they are.
     MoveExtents {
@@ -316,6 +336,14 @@ pub enum OpError {
         /// The extent.
         extent: ExtentId,
     },
+    /// Somebody has given an extent other tags.
+    #[error("the tags of extent {extent} in table '{table}' have changed")]
+    TagsChanged {
+        /// The table.
+        table: TableName,
+        /// The extent.
+        extent: ExtentId,
+    },
     /// What is said of an extent contradicts itself or the table's columns.
     #[error("extent {extent} does not fit table '{table}': {reason}")]
     InvalidExtent {
@@ -366,6 +394,12 @@ pub enum OpError {
     /// The columns cannot be a table's.
     #[error(transparent)]
     InvalidSchema(#[from] InvalidSchema),
+    /// A database would keep no rows at all (Data Explorer's *Retention policy*).
+    #[error(
+        "a soft-delete period of 0 empties tables: a database's retention policy cannot have it, \
+         and a table's can"
+    )]
+    NothingRetained,
     /// One transaction must fit in one object that fits in one message.
     #[error("the transaction takes {bytes} bytes of records; at most {bytes_max} are allowed")]
     TransactionTooLarge {

@@ -687,6 +687,9 @@ fn outcome_unknown() -> ServiceError {
 pub(crate) fn commit_error(error: CommitError) -> ServiceError {
     use slipstream_catalog::OpError;
     let mut message = error.to_string();
+    if let CommitError::Rejected(OpError::TagsChanged { .. }) = &error {
+        message.push_str(" meanwhile, and nothing was changed: send the request again");
+    }
     if let CommitError::Rejected(OpError::ExtentNotFound { .. }) = &error {
         message.push_str(
             ". It was merged, moved or removed meanwhile, and nothing was changed: send the request \
@@ -715,7 +718,9 @@ pub(crate) fn commit_error(error: CommitError) -> ServiceError {
             OpError::SchemaChanged { .. } | OpError::TableDropped(_) => {
                 (ErrorKind::Conflict, "schema_changed")
             }
-            OpError::ExtentNotFound { .. } => (ErrorKind::Conflict, "extents_changed"),
+            OpError::ExtentNotFound { .. } | OpError::TagsChanged { .. } => {
+                (ErrorKind::Conflict, "extents_changed")
+            }
             OpError::IngestedBefore { .. } => (ErrorKind::Conflict, INGESTED_BEFORE),
             OpError::StreamedRowsFull(_) => (ErrorKind::Conflict, STREAMED_ROWS_FULL),
             OpError::TagExists { .. } => (ErrorKind::Conflict, TAG_EXISTS),

@@ -5,9 +5,9 @@ mod queue;
 mod streamed;
 
 use futures::{StreamExt, stream};
-use slipstream_catalog::{DatabaseOp, NotedIngest};
+use slipstream_catalog::{DatabaseOp, NotedIngest, check_tags};
 use slipstream_frontend::{
-    IngestReceipt, IngestRequest, IngestSource, Reject, ServiceError, TableMode,
+    ErrorKind, IngestReceipt, IngestRequest, IngestSource, Reject, ServiceError, TableMode,
 };
 use slipstream_model::{
     DatabaseId, Extent, IngestId, IngestionBatchingPolicy, TableId, TableName, TableSchema,
@@ -30,6 +30,7 @@ impl LeaderEngine {
         let state = self.cluster().writer(database)?.state();
         let name = TableName::new(request.table.clone())
             .map_err(|error| ServiceError::invalid(error.to_string()))?;
+        check_tags(&request.tags).map_err(|error| ServiceError::invalid(error.to_string()))?;
         let once = Once::of(&request);
         let receipt = receipt_of(&request);
         // Only the commit decides; but what is known by now need not be uploaded.
@@ -151,7 +152,8 @@ impl LeaderEngine {
             receipt,
         } = order;
         let mut ops: Vec<DatabaseOp> = once.op(&name).into_iter().collect();
-        let (table, schema) = match target {
+        let may_be_made = target.is_none() && mode == TableMode::CreateOrAppend;
+        let (mut table, schema) = match target {
             Some(target) => target,
             None => {
                 let invalid =
@@ -175,6 +177,16 @@ impl LeaderEngine {
             }
         };
         let extents = write_extents(context, &schema, batches).await?;
+        // Somebody else may have made the table meanwhile: then these rows are appended to it.
+        let state = self.cluster().writer(database)?.state();
+        if may_be_made && let Some(made) = state.table(name.as_str()) {
+            if made.schema != schema {
+                context.ids.abandon_all(&extents);
+                return Err(made_meanwhile(&name));
+            }
+            table = made.id;
+            ops.retain(|op| !matches!(op, DatabaseOp::CreateTable { .. }));
+        }
         let rows = extents.iter().map(|extent| extent.row_count).sum();
         let mut receipt = with_rows(receipt, rows, rejects.take());
         receipt.extents = extents.len() as u64;
@@ -206,9 +218,20 @@ impl LeaderEngine {
                     None => Err(error),
                 }
             }
+            Err(error) if may_be_made && error.code() == "table_exists" => {
+                Err(made_meanwhile(&name))
+            }
             Err(error) => Err(error),
         }
     }
+}
+
+fn made_meanwhile(name: &TableName) -> ServiceError {
+    ServiceError::new(
+        ErrorKind::Conflict,
+        "schema_changed",
+        format!("table '{name}' was made by another ingest meanwhile: send this one again"),
+    )
 }
 
 /// An ingest that is written by itself.

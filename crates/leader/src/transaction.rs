@@ -137,6 +137,17 @@ pub(crate) struct Transaction<'a> {
     rows: u64,
 }
 
+impl Drop for Transaction<'_> {
+    /// What was uploaded for a transaction that was not committed never will be.
+    fn drop(&mut self) {
+        if let Some((_, state)) = &self.database
+            && !self.ops.is_empty()
+        {
+            self.engine.cluster().abandon(state.id(), &self.ops);
+        }
+    }
+}
+
 impl<'a> Transaction<'a> {
     pub(crate) fn new(engine: &'a LeaderEngine, request: &'a SqlRequest) -> Self {
         Self {
@@ -161,7 +172,6 @@ impl<'a> Transaction<'a> {
         for (index, statement) in statements.into_iter().enumerate() {
             let ran = self.run_statement(statement).await;
             ran.map_err(|error| {
-                self.abandon();
                 if count == 1 {
                     return error;
                 }
@@ -190,7 +200,8 @@ impl<'a> Transaction<'a> {
         self.take(ops)?;
         let database = self.state_of(None)?.id();
         let cluster = self.engine.cluster();
-        cluster.commit_holding(database, self.ops, held).await
+        let ops = std::mem::take(&mut self.ops);
+        cluster.commit_holding(database, ops, held).await
     }
 
     fn take(&mut self, ops: Vec<DatabaseOp>) -> Result<(), ServiceError> {
@@ -240,15 +251,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// What the statements until now uploaded will not be committed.
-    fn abandon(&self) {
-        if let Some((_, state)) = &self.database {
-            self.engine.cluster().abandon(state.id(), &self.ops);
-        }
-    }
-
-    async fn commit(self) -> Result<Outcome, ServiceError> {
-        let Some((name, state)) = self.database else {
+    async fn commit(mut self) -> Result<Outcome, ServiceError> {
+        let Some((name, state)) = self.database.take() else {
             return Ok(Outcome {
                 committed: None,
                 database: None,
@@ -262,11 +266,9 @@ impl<'a> Transaction<'a> {
                 rows: 0,
             });
         }
-        let committed = self
-            .engine
-            .cluster()
-            .commit_to(state.id(), self.ops)
-            .await?;
+        // From here on it is the cluster's to know what became of them.
+        let ops = std::mem::take(&mut self.ops);
+        let committed = self.engine.cluster().commit_to(state.id(), ops).await?;
         Ok(Outcome {
             committed: Some(committed),
             database: Some(name),
@@ -514,7 +516,15 @@ impl<'a> Transaction<'a> {
             .database
             .as_mut()
             .expect("the database is known before any change");
-        *state = state.preview(std::slice::from_ref(&op)).map_err(rejected)?;
+        let added = state.preview(std::slice::from_ref(&op));
+        let id = state.id();
+        match added {
+            Ok(next) => *state = next,
+            Err(error) => {
+                self.engine.cluster().abandon(id, &[op]);
+                return Err(rejected(error));
+            }
+        }
         self.ops.push(op);
         Ok(())
     }

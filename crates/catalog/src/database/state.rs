@@ -549,6 +549,10 @@ impl LogState for DatabaseState {
                 self.alive(table)?.check_written_with(&schema, &extents)?;
                 (!extents.is_empty()).then_some((table, Record::AddExtents(extents)))
             }
+            DatabaseOp::ExpectTags { table, extents } => {
+                self.alive(table)?.expect_tags(&extents)?;
+                None
+            }
             DatabaseOp::RemoveExtents { table, extents } => {
                 self.alive(table)?;
                 (!extents.is_empty()).then_some((table, Record::RemoveExtents(extents)))
@@ -595,6 +599,9 @@ impl LogState for DatabaseState {
                 table: None,
                 policy,
             } => {
+                if policy.is_some_and(|policy| policy.soft_delete_period.is_zero()) {
+                    return Err(OpError::NothingRetained);
+                }
                 let is_new = self.retention != policy;
                 is_new.then(|| (TableId::default(), Record::SetRetentionPolicy(policy)))
             }

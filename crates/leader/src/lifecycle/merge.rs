@@ -56,7 +56,14 @@ impl Merge {
             table: self.table_id,
             extents: self.sources.iter().map(|source| source.id).collect(),
         };
-        let committed = writer.commit(vec![add, remove]).await;
+        let sources = self.sources.iter();
+        let expect = DatabaseOp::ExpectTags {
+            table: self.table_id,
+            extents: sources
+                .map(|source| (source.id, source.tags.clone()))
+                .collect(),
+        };
+        let committed = writer.commit(vec![expect, add, remove]).await;
         match &committed {
             Ok(_) => context.ids.settle(extents.iter().map(|extent| extent.id)),
             Err(CommitError::Rejected(_)) => context.ids.abandon_all(&extents),
@@ -66,6 +73,7 @@ impl Merge {
             Ok(_) => Ok(extents),
             Err(CommitError::Rejected(
                 reason @ (OpError::ExtentNotFound { .. }
+                | OpError::TagsChanged { .. }
                 | OpError::TableDropped(_)
                 | OpError::SchemaChanged { .. }),
             )) => Err(MergeError::Superseded(reason)),

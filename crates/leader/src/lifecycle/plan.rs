@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slipstream_catalog::{DatabaseState, ExtentBlock, TableState};
+use slipstream_catalog::{DatabaseState, EXTENT_TAGS_MAX, ExtentBlock, TableState};
 use slipstream_model::{
     ColumnId, EffectiveCaching, Extent, ExtentId, LeaderCaching, MergePolicy, RetentionPolicy,
     SortOrder, StatisticValue, TableSchema, Timestamp,
@@ -245,6 +245,7 @@ impl<'a> Sum<'a> {
             && self.original_bytes.saturating_add(extent.original_bytes) <= bounds.original_bytes
             && self.size_bytes.saturating_add(extent.size_bytes) <= bounds.size_bytes
             && newest.since(oldest) <= bounds.range
+            && self.tags.len() + new_tags.clone().count() <= EXTENT_TAGS_MAX
             && self.tag_chars + new_tags.map(chars).sum::<usize>() <= TAG_CHARS_MAX
     }
 

@@ -5,6 +5,8 @@
 //! Rows that are added meanwhile are not looked at; when an extent that was looked at has left
 //! meanwhile, nothing is changed and the client may try again.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, TryStreamExt};
 use slipstream_catalog::DatabaseOp;
 use slipstream_frontend::{ErrorKind, Permission, ServiceError};
@@ -13,7 +15,7 @@ use slipstream_query::{Delete, Deletion, QuerySession};
 
 use super::Transaction;
 use crate::engine::LeaderEngine;
-use crate::ingest::write_extents;
+use crate::ingest::{ExtentIds, write_extents};
 
 /// Extents of one `DELETE` that are worked on at one time. While one waits for the bucket another
 /// is decoded or encoded; each may hold all its rows in memory.
@@ -47,17 +49,21 @@ impl Transaction<'_> {
             return Ok(());
         }
         self.rows += changes.rows;
-        self.add(DatabaseOp::RemoveExtents {
+        let extents = changes.removed.iter().map(|(id, _)| *id).collect();
+        self.add(DatabaseOp::ExpectTags {
             table,
             extents: changes.removed,
         })?;
-        if changes.written.is_empty() {
+        self.add(DatabaseOp::RemoveExtents { table, extents })?;
+        let written = changes.written.into_iter().flat_map(Written::keep);
+        let written: Vec<_> = written.collect();
+        if written.is_empty() {
             return Ok(());
         }
         self.add(DatabaseOp::AddExtents {
             table,
             schema,
-            extents: changes.written,
+            extents: written,
         })
     }
 }
@@ -67,8 +73,28 @@ impl Transaction<'_> {
 struct Changes {
     /// Rows that go.
     rows: u64,
-    removed: Vec<ExtentId>,
-    written: Vec<Extent>,
+    /// With the tags that they had.
+    removed: Vec<(ExtentId, BTreeSet<String>)>,
+    written: Vec<Written>,
+}
+
+/// Files of rows that stay, abandoned unless they are kept.
+struct Written {
+    ids: ExtentIds,
+    extents: Vec<Extent>,
+}
+
+impl Written {
+    /// They are somebody else's to commit.
+    fn keep(mut self) -> Vec<Extent> {
+        std::mem::take(&mut self.extents)
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        self.ids.abandon_all(&self.extents);
+    }
 }
 
 /// Works out what becomes of each extent.
@@ -105,11 +131,11 @@ async fn find_in(
     let written = if rows == extent.row_count {
         Vec::new()
     } else {
-        write_kept(engine, database, deletion, &extent, rows).await?
+        vec![write_kept(engine, database, deletion, &extent, rows).await?]
     };
     Ok(Changes {
         rows,
-        removed: vec![extent.id],
+        removed: vec![(extent.id, extent.tags)],
         written,
     })
 }
@@ -121,16 +147,19 @@ async fn write_kept(
     deletion: &Deletion,
     extent: &Extent,
     deleted: u64,
-) -> Result<Vec<Extent>, ServiceError> {
+) -> Result<Written, ServiceError> {
     let context =
         engine.ingest_context(database, Some(extent.max_created_on), extent.tags.clone())?;
     let kept = deletion.kept(extent)?;
-    let mut written = write_extents(&context, &deletion.table().schema, kept).await?;
-    let kept_rows: u64 = written.iter().map(|new| new.row_count).sum();
+    let extents = write_extents(&context, &deletion.table().schema, kept).await?;
+    let mut written = Written {
+        ids: context.ids,
+        extents,
+    };
+    let kept_rows: u64 = written.extents.iter().map(|new| new.row_count).sum();
     // Every row goes or stays. Where the condition was answered one way and the other way round,
     // rows would be lost.
     if kept_rows + deleted != extent.row_count {
-        context.ids.abandon_all(&written);
         return Err(ServiceError::new(
             ErrorKind::Unsupported,
             "unsupported",
@@ -141,7 +170,7 @@ async fn write_kept(
             ),
         ));
     }
-    for new in &mut written {
+    for new in &mut written.extents {
         new.min_created_on = extent.min_created_on;
         new.max_created_on = extent.max_created_on;
     }

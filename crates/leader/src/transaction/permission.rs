@@ -24,6 +24,7 @@ pub(super) fn permission_for(
         DatabaseOp::DropTable { .. }
         | DatabaseOp::AddColumn { .. }
         | DatabaseOp::DropColumn { .. }
+        | DatabaseOp::ExpectTags { .. }
         | DatabaseOp::RemoveExtents { .. }
         | DatabaseOp::MoveExtents { .. }
         | DatabaseOp::DropFunction { .. }

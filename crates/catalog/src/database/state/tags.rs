@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use slipstream_model::{Extent, ExtentId};
 
 use super::{Record, TableState};
-use crate::op::{EXTENT_TAG_BYTES_MAX, EXTENT_TAGS_MAX};
+use crate::op::check_tags;
 use crate::{OpError, TagsChange};
 
 impl TableState {
@@ -22,7 +22,7 @@ impl TableState {
             if tags == extent.tags {
                 continue;
             }
-            check_tags(&tags)?;
+            check_change(&extent.tags, &tags)?;
             by_tags.entry(tags).or_default().push(extent.id);
         }
         let records = by_tags.into_iter();
@@ -36,13 +36,11 @@ impl TableState {
         ids: &[ExtentId],
         tags: &BTreeSet<String>,
     ) -> Result<(), OpError> {
-        check_tags(tags)?;
-        let extents = self.extents_of(ids)?.into_iter();
-        let extents = extents.map(|extent| Extent {
-            tags: tags.clone(),
-            ..extent
-        });
-        let extents: Vec<_> = extents.collect();
+        let mut extents = self.extents_of(ids)?;
+        for extent in &mut extents {
+            check_change(&extent.tags, tags)?;
+            extent.tags = tags.clone();
+        }
         let not_found = |extent| OpError::ExtentNotFound {
             table: self.name.clone(),
             extent,
@@ -56,6 +54,23 @@ impl TableState {
         self.extents.add(extents).map_err(exists)
     }
 
+    /// Checks that extents have these tags.
+    pub(super) fn expect_tags(
+        &self,
+        expected: &[(ExtentId, BTreeSet<String>)],
+    ) -> Result<(), OpError> {
+        let ids: Vec<_> = expected.iter().map(|(id, _)| *id).collect();
+        let known: BTreeMap<_, _> = expected.iter().map(|(id, tags)| (*id, tags)).collect();
+        let mut extents = self.extents_of(&ids)?.into_iter();
+        match extents.find(|extent| known.get(&extent.id) != Some(&&extent.tags)) {
+            Some(changed) => Err(OpError::TagsChanged {
+                table: self.name.clone(),
+                extent: changed.id,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn extents_of(&self, ids: &[ExtentId]) -> Result<Vec<Extent>, OpError> {
         let not_found = |extent| OpError::ExtentNotFound {
             table: self.name.clone(),
@@ -65,10 +80,10 @@ impl TableState {
     }
 }
 
-fn check_tags(tags: &BTreeSet<String>) -> Result<(), OpError> {
-    let fits = |tag: &String| tag.len() <= EXTENT_TAG_BYTES_MAX;
-    if tags.len() > EXTENT_TAGS_MAX || !tags.iter().all(fits) {
-        return Err(OpError::TooManyTags);
+/// Checks what an extent's tags become. One that has too many can lose some, if not all that it has to.
+fn check_change(from: &BTreeSet<String>, to: &BTreeSet<String>) -> Result<(), OpError> {
+    if to.is_subset(from) {
+        return Ok(());
     }
-    Ok(())
+    check_tags(to)
 }

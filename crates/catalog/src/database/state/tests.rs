@@ -475,6 +475,16 @@ fn tags_of_extents_change_and_nothing_else_of_them() {
         .plan(change(TagsChange::Clear, &[3]))
         .expect("allowed");
     assert!(same.is_empty(), "it has no tags: {same:?}");
+    let expect = |number, names: &[&str]| DatabaseOp::ExpectTags {
+        table: table_id(1),
+        extents: vec![(extent_id(number), tags(names))],
+    };
+    let held = changed.plan(expect(1_050, &["a"])).expect("so it is");
+    assert!(held.is_empty(), "nothing changes: {held:?}");
+    for (number, names) in [(1_050, &[][..]), (4, &["a"]), (2, &["drop-by:x"])] {
+        let refused = refusal(&changed, expect(number, names));
+        assert!(refused.contains("have changed"), "{refused}");
+    }
     let unknown = refusal(&state, change(TagsChange::Clear, &[9_999]));
     assert!(unknown.contains("there is no extent"), "{unknown}");
     let long = "x".repeat(5_000);

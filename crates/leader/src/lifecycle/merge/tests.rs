@@ -254,6 +254,29 @@ async fn a_merge_whose_source_is_gone_meanwhile_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_merge_whose_source_got_other_tags_meanwhile_changes_nothing() {
+    let world = World::new().await;
+    world.ingest(&[1], 10, "x").await;
+    let tagged = world.ingest(&[2], 20, "x").await;
+    let merge = world.merge_of_all();
+    world
+        .commit(DatabaseOp::AlterExtentTags {
+            table: world.table().id,
+            extents: vec![tagged.id],
+            change: slipstream_catalog::TagsChange::Add(["ingest-by:b".to_owned()].into()),
+        })
+        .await;
+    let outcome = world.run(&merge).await;
+    assert!(
+        matches!(outcome, Err(MergeError::Superseded(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(world.table().extents.len(), 2);
+    let merged = world.run(&world.merge_of_all()).await.expect("merged");
+    assert!(merged[0].tags.contains("ingest-by:b"), "{merged:?}");
+}
+
+#[tokio::test]
 async fn a_damaged_source_is_named_and_does_not_become_part_of_another() {
     let world = World::new().await;
     world.ingest(&[1], 10, "x").await;
