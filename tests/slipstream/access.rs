@@ -52,6 +52,37 @@ async fn guarded_pair(site: &Site) -> Result<(Node, Node)> {
     Ok((leader, follower))
 }
 
+#[tokio::test]
+async fn what_is_kept_from_a_caller_here_is_not_had_from_a_leader_that_asks_nobody() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let leader = site.leader("north").await?;
+        leader.create_database("d").await?;
+        leader
+            .ingest("d", "t", "format=csv&create=true", "word\nx\n")
+            .await?;
+        let operator = site.token("south", "aaduser=operator", &["AllDatabasesAdmin"])?;
+        let viewer = site.token("south", "aaduser=viewer", &[])?;
+        let address = format!("north={}", leader.grpc_url());
+        let arguments = ["--leader", &address];
+        let mut follower = site.start("follower", "south", "south", &arguments).await?;
+        follower.set_token(&operator);
+        follower.wait_ready().await?;
+        follower.attach(&leader, "d").await?;
+        follower
+            .command("d", ".add database d viewers ('aaduser=viewer')")
+            .await?;
+        let asked = follower.as_caller(Some(&viewer));
+        assert_eq!(asked.count("d", "SELECT count(*) FROM t").await?, 1);
+        for sql in ["SELECT * FROM t", "SELECT * FROM slipstream.databases"] {
+            let refused = format!("SELECT * FROM at_leader('{sql}')");
+            let refused = asked.refused("d", &refused).await?;
+            ensure!(refused.message.contains("asks nobody"), "{refused}");
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Whether a caller can read a table of `d`.
 async fn reads(node: &Node, token: &str) -> Result<bool> {
     let body = json!({"database": "d", "sql": "SELECT count(*) FROM t"});

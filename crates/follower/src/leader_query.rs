@@ -8,7 +8,9 @@ use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
+use slipstream_frontend::{Access, Caller};
 use slipstream_query::{QueryError, QueryErrorKind, RemoteNode, RemoteRows};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::following::Following;
@@ -19,11 +21,17 @@ pub(crate) struct LeaderQuery {
     following: Arc<Following>,
     /// The caller's own token. The node's would lend its rights to everybody.
     token: Option<Arc<str>>,
+    /// Whether this node asks its callers who they are.
+    is_guarded: bool,
 }
 
 impl LeaderQuery {
-    pub(crate) fn new(following: Arc<Following>, token: Option<Arc<str>>) -> Self {
-        Self { following, token }
+    pub(crate) fn new(following: Arc<Following>, access: &Access) -> Self {
+        Self {
+            following,
+            token: access.token(),
+            is_guarded: **access.caller() != Caller::local(),
+        }
     }
 
     async fn plan(
@@ -34,6 +42,9 @@ impl LeaderQuery {
         let dialer = &self.following.context.dialer;
         let channel = dialer.connect(&source.leader_url).await;
         let channel = channel.map_err(|status| self.failed(status.message()))?;
+        if self.is_guarded {
+            self.check_guarded(channel.clone()).await?;
+        }
         let mut client = FlightSqlServiceClient::new(channel);
         client.set_header("database", &source.original_name);
         if let Some(token) = &self.token {
@@ -42,6 +53,24 @@ impl LeaderQuery {
         let planned = client.execute(sql.to_owned(), None).await;
         let info = planned.map_err(|error| self.refused(&error))?;
         Ok((client, info))
+    }
+
+    /// A leader that asks nobody for a token takes everybody for its own machine's user. Whoever had to say
+    /// who they are here would then see there what is kept from them here.
+    async fn check_guarded(&self, channel: Channel) -> Result<(), QueryError> {
+        let mut stranger = FlightSqlServiceClient::new(channel);
+        match stranger.execute("SELECT 1".to_owned(), None).await {
+            Err(FlightError::Tonic(status)) if status.code() == Code::Unauthenticated => Ok(()),
+            Err(error) => Err(self.refused(&error)),
+            Ok(_) => {
+                let message = format!(
+                    "leader '{}' asks nobody for a token, and this node does: what is kept from you \
+                     here would not be kept there. at_leader works once the leader has --tokens",
+                    self.following.source().leader
+                );
+                Err(QueryError::new(QueryErrorKind::Unsupported, message))
+            }
+        }
     }
 
     fn failed(&self, why: &str) -> QueryError {

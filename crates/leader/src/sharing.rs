@@ -66,7 +66,14 @@ impl Cluster {
         terms.check().map_err(invalid_terms)?;
         let database_id = match &wanted.database {
             DatabaseSelection::All => None,
-            DatabaseSelection::One(name) => Some(self.database_id(name.as_str())?),
+            DatabaseSelection::One(name) => match self.database_id(name.as_str()) {
+                Ok(id) => Some(id),
+                // Whoever has only an invitation is not told which databases there are.
+                Err(_) if wanted.invitation.is_some() && !caller.may(ClusterPermission::Share) => {
+                    None
+                }
+                Err(error) => return Err(error),
+            },
         };
         let (invitation, sharing) = match granted.filter(|_| wanted.invitation.is_none()) {
             Some(granted) => self.keep_to(granted, &wanted, database_id)?,

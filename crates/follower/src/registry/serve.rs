@@ -53,10 +53,7 @@ impl Registry {
     /// The leader of a request's database, for what is to be asked there.
     pub fn leader_of(&self, request: &SqlRequest) -> Option<Arc<dyn RemoteNode>> {
         let following = self.by_database(request.database.as_deref()?).ok()?;
-        Some(Arc::new(LeaderQuery::new(
-            following,
-            request.access.token(),
-        )))
+        Some(Arc::new(LeaderQuery::new(following, &request.access)))
     }
 
     /// Holds the versions of followed databases for as long as the answer lives, so that the
