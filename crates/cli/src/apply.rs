@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use slipstream_frontend::{Attachment, FollowerDatabase};
+use slipstream_frontend::{Attachment, FollowerDatabase, ProvisioningState};
 
 use crate::client::{Client, Credentials, FOLLOWER_URL};
 pub(crate) use document::Document;
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: ApplyArgs) -> anyhow::Result<()> {
 
     for step in plan::attachments(&wanted, &current.attachments, args.prune)? {
         changes += 1;
-        println!("{mark}{step}");
+        crate::print(format!("{mark}{step}"))?;
         if args.dry_run {
             continue;
         }
@@ -136,7 +136,7 @@ pub(crate) async fn run(args: ApplyArgs) -> anyhow::Result<()> {
         };
         for command in plan::commands(database, spec, &overrides)? {
             changes += 1;
-            println!("{mark}run {command}");
+            crate::print(format!("{mark}run {command}"))?;
             if !args.dry_run {
                 let body = serde_json::json!({"sql": command});
                 let request = client.request(Method::POST, &["v1", "sql"]).json(&body);
@@ -145,12 +145,36 @@ pub(crate) async fn run(args: ApplyArgs) -> anyhow::Result<()> {
         }
     }
     let file = args.file.display();
-    match (changes, args.dry_run) {
-        (0, _) => println!("nothing to change: the follower is as {file} says"),
-        (changes, true) => println!("{changes} changes, none made: --dry-run"),
-        (changes, false) => println!("{changes} changes made"),
+    crate::print(match (changes, args.dry_run) {
+        (0, _) => format!("nothing to change: the follower is as {file} says"),
+        (changes, true) => format!("{changes} changes, none made: --dry-run"),
+        (changes, false) => format!("{changes} changes made"),
+    })?;
+    check_served(&wanted, &current.attachments)
+}
+
+/// Fails when something is attached as the document says, and cannot be served.
+fn check_served(wanted: &Document, attachments: &[Attachment]) -> anyhow::Result<()> {
+    let failed = attachments.iter().filter(|attachment| {
+        attachment.provisioning_state == ProvisioningState::Failed
+            && wanted.attachments.iter().any(|spec| {
+                spec.leader == attachment.leader
+                    && spec.database == attachment.terms.database.to_string()
+            })
+    });
+    let failed = failed.map(|attachment| {
+        let error = attachment.error.as_ref();
+        let why = error.map_or("", |error| error.message.as_str());
+        format!(
+            "'{}' is attached, but cannot be served: {why}",
+            attachment.name
+        )
+    });
+    let failed: Vec<_> = failed.collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    bail!(failed.join("; "))
 }
 
 /// Reads the document, or makes one of a deployment template.

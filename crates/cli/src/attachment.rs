@@ -140,7 +140,7 @@ pub(crate) async fn invite(args: InviteArgs) -> anyhow::Result<()> {
         "invitation {} to database '{}', until {}; keep what follows, it is not shown again:",
         invitation.id, body.database, invitation.expires_at
     );
-    println!("{}", invitation.token);
+    crate::print(invitation.token)?;
     Ok(())
 }
 
@@ -186,10 +186,10 @@ pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
         }
         state => format!("is {state:?}: see slipstream show databases").to_lowercase(),
     };
-    println!(
+    crate::print(format!(
         "database '{}' of leader '{}' is attached as '{}' and {state}",
         attachment.terms.database, attachment.leader, attachment.name
-    );
+    ))?;
     Ok(())
 }
 
@@ -215,6 +215,6 @@ pub(crate) async fn detach(args: DetachArgs) -> anyhow::Result<()> {
     };
     let request = client.request(Method::DELETE, &path);
     client.send(request).await?;
-    println!("configuration '{}' is detached", args.name);
+    crate::print(format!("configuration '{}' is detached", args.name))?;
     Ok(())
 }

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: HealthArgs) -> anyhow::Result<()> {
         .await
         .context("the node's answer broke off")?;
     if status.is_success() {
-        println!("{}", if args.live { "lives" } else { "ready" });
+        crate::print(if args.live { "lives" } else { "ready" })?;
         return Ok(());
     }
     bail!("not ready: {}", reason(status.as_u16(), &text))

@@ -51,12 +51,12 @@ pub(crate) async fn run(args: InvitationsArgs) -> anyhow::Result<()> {
             let request = client.request(Method::GET, &["v1", "invitations"]);
             let answer = client.send(request).await?.json().await;
             let all: Vec<InvitationDescription> = answer.context("the node's answer is garbled")?;
-            println!("{}", table(&all));
+            crate::print(table(&all))?;
         }
         InvitationsCommand::Revoke { id } => {
             let request = client.request(Method::DELETE, &["v1", "invitations", &id]);
             client.send(request).await?;
-            println!("invitation {id} is revoked");
+            crate::print(format!("invitation {id} is revoked"))?;
         }
     }
     Ok(())

@@ -86,10 +86,7 @@ enum Command {
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match slipstream_frontend::runtime::tokio() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start threads: {error}");
@@ -124,6 +121,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => demo::run(args).await,
     }
+}
+
+/// Prints to standard output. Unlike `println!` it fails, and does not panic, when nobody reads any more.
+fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{text}")
 }
 
 /// Whoever read our output has seen enough: `slipstream sql ... | head`.

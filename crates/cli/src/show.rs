@@ -95,8 +95,8 @@ async fn document(client: &Client, output: Output) -> anyhow::Result<()> {
     let current = Current::read(client).await?;
     let document = Document::of(&current.attachments, &current.databases);
     match output {
-        Output::Yaml => print!("{}", serde_saphyr::to_string(&document)?),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&document)?),
+        Output::Yaml => crate::print(serde_saphyr::to_string(&document)?.trim_end())?,
+        Output::Json => crate::print(serde_json::to_string_pretty(&document)?)?,
     }
     Ok(())
 }

@@ -145,9 +145,9 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<()> {
     }
     if args.json {
         let found = serde_json::json!({ "scenario": scenario, "outcome": outcome });
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        crate::print(serde_json::to_string_pretty(&found)?)?;
     } else {
-        print!("{}", report::text(&scenario, &outcome));
+        crate::print(report::text(&scenario, &outcome).trim_end())?;
     }
     if let Some(path) = &args.report {
         eprintln!("the report is {}", path.display());

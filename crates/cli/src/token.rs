@@ -97,9 +97,9 @@ pub(crate) fn run(args: TokenArgs) -> anyhow::Result<()> {
             if is_first {
                 eprintln!("from now on a node with this file lets nobody in without a token");
             }
-            println!("{secret}");
+            crate::print(secret)?;
         }
-        TokenCommand::List => println!("{}", table(file.tokens())),
+        TokenCommand::List => crate::print(table(file.tokens()))?,
         TokenCommand::Revoke { id } => {
             if !file.remove(&id) {
                 bail!(

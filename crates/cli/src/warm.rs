@@ -238,7 +238,7 @@ pub(crate) async fn run(args: WarmArgs) -> anyhow::Result<()> {
     };
     if args.no_wait {
         let look = Look::of(&rows, &args);
-        println!("{args} is being warmed: {look} are here");
+        crate::print(format!("{args} is being warmed: {look} are here"))?;
         return Ok(());
     }
     let progress = bar();
@@ -254,7 +254,7 @@ pub(crate) async fn run(args: WarmArgs) -> anyhow::Result<()> {
         ended = watch(&client, &args, &progress) => ended,
     };
     progress.finish_and_clear();
-    println!("{}", ended?.tell(&args)?);
+    crate::print(ended?.tell(&args)?)?;
     Ok(())
 }
 
