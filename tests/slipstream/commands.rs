@@ -395,7 +395,15 @@ async fn a_dropped_column_is_gone_everywhere_and_its_name_stays_taken() -> Resul
         leader.command("d", ".drop table u columns (c)").await?;
         let last = leader.command_refused("d", ".drop column u.a").await?;
         ensure!(last.message.contains("at least one column"), "{last}");
-        let altered = leader.command("d", ".alter table u (z:string)").await?;
+        // Columns stay where they are, and new ones come last.
+        let order = leader
+            .command_refused("d", ".alter table u (z:string, a:long)")
+            .await?;
+        ensure!(order.code == "unsupported", "{order}");
+        ensure!(order.message.contains("(a, z)"), "{order}");
+        let altered = leader
+            .command("d", "// Only this one.\n.alter table u (z:string)")
+            .await?;
         ensure!(
             altered[0]["Schema"]
                 .as_str()
@@ -404,6 +412,41 @@ async fn a_dropped_column_is_gone_everywhere_and_its_name_stays_taken() -> Resul
         );
         assert_eq!(leader.count("d", "SELECT count(*) FROM u").await?, 73);
         assert_eq!(leader.count("d", "SELECT count(z) FROM u").await?, 0);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_database_keeps_rows_for_some_time_and_a_table_need_not() -> Result<()> {
+    Site::run(Store::Directory, async |site| {
+        let (leader, _) = pair(site).await?;
+        for command in [
+            ".alter-merge database d policy retention softdelete = 0d",
+            r#".alter database d policy retention '{"SoftDeletePeriod": "00:00:00"}'"#,
+        ] {
+            let refused = leader.command_refused("d", command).await?;
+            ensure!(refused.code == "invalid_argument", "{refused}");
+            ensure!(
+                refused.message.contains("soft-delete period of 0"),
+                "{refused}"
+            );
+        }
+        leader
+            .command("d", ".alter-merge table t policy retention softdelete = 0d")
+            .await?;
+        leader
+            .command(
+                "d",
+                r#".alter database d policy merge '{"MaxRangeInHours": 8}'"#,
+            )
+            .await?;
+        let details = one(&leader, ".show database d details").await?;
+        let policy = details["MergePolicy"].to_string();
+        ensure!(
+            policy.contains("MaxRangeInHours") && policy.contains('8'),
+            "{policy}"
+        );
         Ok(())
     })
     .await

@@ -130,6 +130,29 @@ async fn a63_every_door_takes_ingest_by_tags_and_ids() -> Result<()> {
             assert_eq!(row[3], skipped, "{answer}");
         }
 
+        let blob = http
+            .post(&url)
+            .query(&[("sourceKind", "uri")])
+            .body("1,1\n");
+        assert_eq!(blob.send().await?.status(), 400);
+        // Kusto's clients take 404 for streaming that is not enabled.
+        let missing = http.post(url.replace("/d/t", "/d/misspelt")).body("1,1\n");
+        let missing = missing.send().await?;
+        assert_eq!(missing.status(), 400);
+        let missing: Value = missing.json().await?;
+        assert_eq!(missing["error"]["code"], "table_not_found", "{missing}");
+        // What means null in other files is a text here.
+        leader
+            .sql("d", "CREATE TABLE codes (code TEXT, name TEXT)")
+            .await?;
+        let codes = http
+            .post(url.replace("/d/t", "/d/codes"))
+            .body("NA,Namibia\n,\n");
+        codes.send().await?.error_for_status()?;
+        let known = "SELECT count(*) FROM codes WHERE code = 'NA'";
+        assert_eq!(leader.count("d", known).await?, 1);
+        assert_eq!(leader.count("d", "SELECT count(code) FROM codes").await?, 1);
+
         // Flight.
         let channel = Endpoint::from_shared(leader.grpc_url())?.connect().await?;
         let mut flight = FlightSqlServiceClient::new(channel);

@@ -22,9 +22,15 @@ pub(crate) use log::CommandLog;
 use rows::Rows;
 pub(crate) use types::column_type;
 
-/// Whether a text is a command rather than SQL.
+/// Whether a text is a command rather than SQL. Comments may stand before one.
 pub(crate) fn is_command(text: &str) -> bool {
-    text.trim_start().starts_with('.')
+    let mut rest = text.trim_start();
+    while let Some(comment) = rest.strip_prefix("//") {
+        rest = comment
+            .split_once('\n')
+            .map_or("", |(_, rest)| rest.trim_start());
+    }
+    rest.starts_with('.')
 }
 
 /// A command on its way: the node, who asks, and where names are looked up.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{DatabaseDescription, ServiceError};
 
@@ -13,12 +13,19 @@ const SECONDS_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 240.0,
 ];
 
+/// Transactions of one commit, up to the most that a writer takes together.
+const GROUP_SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Starts to gather metrics. Doing it again changes nothing.
 pub(crate) fn install() {
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS);
+        let builder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS_BUCKETS)
+            .ok()?;
+        let sizes = Matcher::Full("slipstream_commit_group_size".to_owned());
+        let builder = builder.set_buckets_for_metric(sizes, &GROUP_SIZE_BUCKETS);
         let handle = builder.ok()?.install_recorder().ok()?;
         describe();
         Some(handle)
@@ -32,7 +39,7 @@ fn describe() {
     );
     describe_histogram!(
         "slipstream_request_seconds",
-        "time to the first row of an answer"
+        "time until the answer begins; of an ingest, the whole of it"
     );
     describe_counter!(
         "slipstream_store_requests_total",

@@ -57,14 +57,36 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, (Range<usize>, String)> {
             return Ok(tokens);
         }
         match token(&mut input) {
-            Ok((kind, is_secret)) => tokens.push(Token {
-                kind,
-                span: start..input.current_token_start(),
-                is_secret,
-            }),
+            Ok((kind, is_secret)) => {
+                tokens.push(Token {
+                    kind,
+                    span: start..input.current_token_start(),
+                    is_secret,
+                });
+                if begins_sql(&tokens) {
+                    return Ok(tokens);
+                }
+            }
             Err(_) => return Err(explain(text, start)),
         }
     }
+}
+
+/// Whether the last word begins a query, behind `<|` or alone in braces. What follows is SQL, which has other
+/// signs and texts.
+fn begins_sql(tokens: &[Token]) -> bool {
+    let [before @ .., last] = tokens else {
+        return false;
+    };
+    let signs = [Kind::Sign('<'), Kind::Sign('|')];
+    matches!(&last.kind, Kind::Word(word)
+        if word.eq_ignore_ascii_case("select") || word.eq_ignore_ascii_case("with"))
+        && (before.is_empty()
+            || before.len() >= 2
+                && before[before.len() - 2..]
+                    .iter()
+                    .map(|token| &token.kind)
+                    .eq(&signs))
 }
 
 fn explain(text: &str, start: usize) -> (Range<usize>, String) {
@@ -243,7 +265,7 @@ fn body(input: &mut Input<'_>) -> Lexed<String> {
     let mut body = String::new();
     let mut depth = 1;
     loop {
-        if let Some(comment) = opt(line_comment).parse_next(input)? {
+        if let Some(comment) = opt(alt((line_comment, block_comment))).parse_next(input)? {
             body.push_str(comment);
             continue;
         }
@@ -274,6 +296,10 @@ fn line_comment<'a>(input: &mut Input<'a>) -> Lexed<&'a str> {
     (alt(("--", "//")), till_line_ending)
         .take()
         .parse_next(input)
+}
+
+fn block_comment<'a>(input: &mut Input<'a>) -> Lexed<&'a str> {
+    ("/*", take_until(0.., "*/"), "*/").take().parse_next(input)
 }
 
 #[cfg(test)]

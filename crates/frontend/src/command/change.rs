@@ -40,7 +40,11 @@ impl Context<'_> {
             Command::Show(show) => self.show(show).await,
             Command::Follower { database, change } => {
                 self.engine.override_settings(&database, change).await?;
-                show::follower_databases(self, &[database])
+                // Whoever has just put the leader's principals aside may not see what is left.
+                show::follower_databases(self, &[database]).or_else(|error| match error.kind() {
+                    ErrorKind::Forbidden | ErrorKind::NotFound => Ok(Rows::new(DONE)),
+                    _ => Err(error),
+                })
             }
             Command::WhatIf { database, change } => {
                 let preview = self.engine.preview_caching(&database, change)?;
@@ -420,8 +424,31 @@ impl Context<'_> {
         if mode == TablePutMode::Alter {
             let wanted = |name: &str| fields.iter().any(|field| field.name() == name);
             let columns = known.schema.columns().iter();
-            let left_out = columns.filter(|column| !wanted(column.field.name()));
-            ops.extend(left_out.map(|column| DatabaseOp::DropColumn {
+            let (stay, left_out): (Vec<_>, Vec<_>) =
+                columns.partition(|column| wanted(column.field.name()));
+            let stay = stay.iter().map(|column| column.field.name());
+            let new = fields
+                .iter()
+                .map(|field| field.name())
+                .filter(|name| known.schema.column(name).is_none());
+            let order: Vec<_> = stay.chain(new).collect();
+            if !order
+                .iter()
+                .copied()
+                .eq(fields.iter().map(|field| field.name()))
+            {
+                let order = order.into_iter().map(String::as_str).collect::<Vec<_>>();
+                return Err(ServiceError::new(
+                    ErrorKind::Unsupported,
+                    "unsupported",
+                    format!(
+                        "columns of table '{name}' keep their order, and new ones come last: it \
+                         would be ({}); name them so, or create another table",
+                        order.join(", ")
+                    ),
+                ));
+            }
+            ops.extend(left_out.into_iter().map(|column| DatabaseOp::DropColumn {
                 table: name.clone(),
                 column: column.field.name().clone(),
                 if_exists: false,

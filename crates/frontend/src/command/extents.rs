@@ -140,6 +140,7 @@ impl Context<'_> {
         match change {
             ExtentChange::Drop(extents) => {
                 let found = self.to_drop(extents).await?;
+                check_count(&found)?;
                 let rows = found.iter().map(|extent| {
                     vec![
                         extent.id.to_string().into(),
@@ -160,6 +161,7 @@ impl Context<'_> {
                 let to = self.table_id(to)?;
                 let mut found = self.to_move(extents).await?;
                 found.retain(|extent| window.contains(extent.created_on));
+                check_count(&found)?;
                 Ok(Planned {
                     ops: movements(&found, to)?,
                     rows: Rows::new(MOVED).with(found.iter().map(moved)),
@@ -174,6 +176,8 @@ impl Context<'_> {
                 let (mut dropped, mut added) = (self.ask(drop).await?, self.ask(add).await?);
                 dropped.retain(|extent| window.contains(extent.created_on));
                 added.retain(|extent| window.contains(extent.created_on));
+                check_count(&dropped)?;
+                check_count(&added)?;
                 replacement(table, self.table_id(table)?, &dropped, &added)
             }
             ExtentChange::Tag {
@@ -183,6 +187,7 @@ impl Context<'_> {
             } => {
                 let mut found = self.to_tag(extents).await?;
                 found.retain(|extent| window.contains(extent.created_on));
+                check_count(&found)?;
                 Ok(tagged(&found, change))
             }
         }
@@ -293,6 +298,7 @@ impl Context<'_> {
                 original_bytes: block.original_bytes(slot),
                 tags: block.tags(slot),
             });
+            Ok(())
         })?;
         if let Some((id, database)) = stranger {
             return Err(ServiceError::invalid(format!(
@@ -357,6 +363,18 @@ impl Context<'_> {
             )
         })
     }
+}
+
+/// One commit takes so many extents, and one answer shows them.
+fn check_count(found: &[Found]) -> Result<(), ServiceError> {
+    if found.len() <= ROWS_MAX {
+        return Ok(());
+    }
+    Err(ServiceError::invalid(format!(
+        "this is about {} extents, and a command is about {ROWS_MAX} at most: take them in several \
+         steps, by age, window, or `<| SELECT extent_id FROM slipstream.extents ... LIMIT {ROWS_MAX}`",
+        found.len()
+    )))
 }
 
 /// All extents of some tables of the command's database; of no table: of the whole database.

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, RawQuery};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
+use super::kusto;
 use crate::metrics::Timer;
 use crate::{
     AuthorizedEngine, IngestFormat, IngestReceipt, IngestRequest, IngestSource, ServiceError,
@@ -31,13 +34,15 @@ pub(super) async fn run(
 /// `ingestIfNotExists` are parameters, as JSON arrays; `ingest_id` and `queued` are as above.
 /// Rows are streamed where the policy allows it.
 pub(super) async fn run_kusto(
-    engine: AuthorizedEngine,
+    engine: Result<AuthorizedEngine, ServiceError>,
     Path((database, table)): Path<(String, String)>,
     Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<Json<serde_json::Value>, ServiceError> {
+) -> Response {
     let timer = Timer::start("http", "kusto_ingest");
-    let result = async {
+    let ingesting = async {
+        let engine = engine?;
         let mut request = parse(database, table, "", body)?;
         let format = query.get("streamFormat").map_or("csv", String::as_str);
         request.format = Some(match format.to_ascii_lowercase().as_str() {
@@ -59,6 +64,14 @@ pub(super) async fn run_kusto(
                  JSON by the columns' names",
             ));
         }
+        if let Some(kind) = query.get("sourceKind")
+            && !kind.eq_ignore_ascii_case("stream")
+        {
+            return Err(ServiceError::invalid(format!(
+                "sourceKind={kind}: the rows are the body; a file that an address names is taken \
+                 by POST /v1/ingest/{{database}}/{{table}}?url=..."
+            )));
+        }
         for (name, values) in [
             ("tags", &mut request.tags),
             ("ingestIfNotExists", &mut request.ingest_if_not_exists),
@@ -77,14 +90,22 @@ pub(super) async fn run_kusto(
         if !request.queued {
             request.streaming = Streaming::IfEnabled;
         }
-        // Kusto's CSV has no line of names.
+        // Kusto's CSV has no line of names, and no texts that mean null.
         request.text.header = false;
+        request.text.nulls.clear();
         engine.ingest(request).await
     };
-    let result = result.await;
+    let result = ingesting.await;
     timer.finish(&result);
-    let receipt = result?;
-    Ok(Json(serde_json::json!({
+    match result {
+        Ok(receipt) => taken(&receipt).into_response(),
+        Err(error) => kusto::failure(&error, &headers),
+    }
+}
+
+/// Kusto's answer to a streaming ingestion.
+fn taken(receipt: &IngestReceipt) -> Json<serde_json::Value> {
+    Json(serde_json::json!({
         "Tables": [{
             "TableName": "Table_0",
             "Columns": [
@@ -95,7 +116,7 @@ pub(super) async fn run_kusto(
             ],
             "Rows": [["StreamingIngestion", receipt.version, receipt.rows, receipt.skipped]],
         }]
-    })))
+    }))
 }
 
 fn parse(

@@ -66,22 +66,19 @@ pub(super) async fn query_v2(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, &headers, peer).await;
-    timer.finish(&result);
-    let mut started = match result {
-        Ok(started) => started,
-        Err(error) => return failure(&error, &headers),
+    let beginning = async {
+        let mut started = start(engine, &body, &headers, peer).await?;
+        // What fails before the first rows decides the status; later only the last frame can tell.
+        let first = started.rows.next().await.transpose()?;
+        let count = first.as_ref().map_or(0, RecordBatch::num_rows) as u64;
+        check_rows(count, started.rows_max)?;
+        Ok((started, first))
     };
-    // What fails before the first rows decides the status; later only the last frame can tell.
-    match started.rows.next().await.transpose() {
-        Ok(first) => {
-            let count = first.as_ref().map_or(0, RecordBatch::num_rows) as u64;
-            match check_rows(count, started.rows_max) {
-                Ok(()) => frames(started, first),
-                Err(error) => failure(&error, &headers),
-            }
-        }
-        Err(error) => failure(&error.into(), &headers),
+    let result = beginning.await;
+    timer.finish(&result);
+    match result {
+        Ok((started, first)) => frames(started, first),
+        Err(error) => failure(&error, &headers),
     }
 }
 
@@ -94,13 +91,11 @@ pub(super) async fn query_v1(
     body: Bytes,
 ) -> Response {
     let timer = Timer::start("http", "kusto_query");
-    let result = start(engine, &body, &headers, peer).await;
+    let answering = async { tables(start(engine, &body, &headers, peer).await?).await };
+    let result = answering.await;
     timer.finish(&result);
     match result {
-        Ok(started) => match tables(started).await {
-            Ok(tables) => answered(Body::from(tables), &request_id(&headers)),
-            Err(error) => failure(&error, &headers),
-        },
+        Ok(tables) => answered(Body::from(tables), &request_id(&headers)),
         Err(error) => failure(&error, &headers),
     }
 }
@@ -281,7 +276,7 @@ fn answered(body: Body, request_id: &str) -> Response {
 
 /// Kusto's clients take 404 for an address that is not Kusto's at all, so what is not found is a
 /// bad request, as it is there.
-fn failure(error: &ServiceError, headers: &HeaderMap) -> Response {
+pub(super) fn failure(error: &ServiceError, headers: &HeaderMap) -> Response {
     let status = match error.kind().http() {
         StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => {
             StatusCode::BAD_REQUEST

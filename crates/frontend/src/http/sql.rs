@@ -48,12 +48,15 @@ pub(super) async fn run(
     body: Bytes,
 ) -> Result<Response, ServiceError> {
     let timer = Timer::start("http", "sql");
-    let format = AnswerFormat::of(&headers)?;
-    let asked = parse(&headers, &query, &body, peer)?;
-    if asked.statistics {
-        format.check_statistics()?;
-    }
-    let result = answer(engine, asked, format).await;
+    let answering = async {
+        let format = AnswerFormat::of(&headers)?;
+        let asked = parse(&headers, &query, &body, peer)?;
+        if asked.statistics {
+            format.check_statistics()?;
+        }
+        answer(engine, asked, format).await
+    };
+    let result = answering.await;
     timer.finish(&result);
     result
 }

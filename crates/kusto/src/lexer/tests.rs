@@ -77,9 +77,26 @@ fn a_body_ends_with_the_brace_that_closes_it() {
         kinds(&format!("{{ {sql} }} x")),
         [Kind::Body(sql.to_owned()), word("x")]
     );
+    let sql = "SELECT 1 /* don't } */ AS a";
+    assert_eq!(kinds(&format!("{{{sql}}}")), [Kind::Body(sql.to_owned())]);
     for open in ["{ SELECT 1", "{ '}", &"{".repeat(1000)] {
         assert!(tokens(open).is_err(), "{open}");
     }
+}
+
+#[test]
+fn sql_is_not_read_as_commands_are() {
+    for sql in [
+        "SELECT a ~ '^x' -- don't",
+        "with x AS (SELECT ARRAY[1]) SELECT `a` FROM x",
+    ] {
+        let begin = word(sql.split(' ').next().expect("a word"));
+        let command = kinds(&format!(".drop extents <| {sql}"));
+        assert_eq!(command.last(), Some(&begin), "{sql}");
+        assert_eq!(kinds(sql), [begin], "in braces of its own");
+    }
+    // Elsewhere it is a word like any other.
+    assert!(tokens(".create table select (a ~").is_err());
 }
 
 #[test]

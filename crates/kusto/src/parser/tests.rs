@@ -749,6 +749,12 @@ fn extent_commands() -> Vec<(&'static str, Command)> {
             ))),
         ),
         (
+            ".drop extents <| SELECT id FROM e WHERE name ~ '^tmp' AND 'a' = ANY(ARRAY['a']) -- don't",
+            drop(ExtentsToDrop::Query(ExtentQuery::Sql(
+                "SELECT id FROM e WHERE name ~ '^tmp' AND 'a' = ANY(ARRAY['a']) -- don't".into(),
+            ))),
+        ),
+        (
             ".move extents all from table A to table B",
             moved(ExtentsToMove::All { table: "A".into() }),
         ),

@@ -102,6 +102,7 @@ fn details(context: &Context<'_>, database: &Database) -> Vec<Cell> {
     let known = &database.description;
     let state = database.state.as_ref();
     let retention = state.and_then(|state| state.retention_policy());
+    let merge = state.and_then(|state| state.merge_policy());
     let batching = state.and_then(|state| state.ingestion_batching_policy());
     let streaming = state.and_then(|state| state.streaming_ingestion_policy());
     vec![
@@ -113,7 +114,7 @@ fn details(context: &Context<'_>, database: &Database) -> Vec<Cell> {
         Cell::Null,
         authorized(context, &known.name),
         retention.map(shapes::retention).into(),
-        Cell::Null,
+        merge.map(shapes::merge).into(),
         caching(database),
         Cell::Null,
         streaming.map(shapes::streaming_ingestion).into(),

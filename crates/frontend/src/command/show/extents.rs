@@ -42,8 +42,17 @@ const EXTENTS: &[(&str, Kind)] = &[
 
 pub(super) fn extents(context: &Context<'_>, shown: &ShownExtents) -> Result<Rows, ServiceError> {
     let mut rows = Rows::new(EXTENTS);
+    let mut count = 0;
     each_extent(context, shown, |database, table, block, slot| {
+        count += 1;
+        if count > ROWS_MAX {
+            return Err(ServiceError::invalid(format!(
+                "there are more than {ROWS_MAX} such extents: ask for one table, or use SQL over \
+                 slipstream.extents"
+            )));
+        }
         rows.push(row(database, table, &block.extent(slot)));
+        Ok(())
     })?;
     Ok(rows)
 }
@@ -51,11 +60,16 @@ pub(super) fn extents(context: &Context<'_>, shown: &ShownExtents) -> Result<Row
 /// Takes each extent that is asked for, by its place in a block of its table.
 ///
 /// # Errors
-/// When there is no such database or table, or the extents are too many for one answer.
+/// When there is no such database or table, or when it is not taken.
 pub(in crate::command) fn each_extent(
     context: &Context<'_>,
     shown: &ShownExtents,
-    mut take: impl FnMut(&DatabaseDescription, &TableState, &ExtentBlock, usize),
+    mut take: impl FnMut(
+        &DatabaseDescription,
+        &TableState,
+        &ExtentBlock,
+        usize,
+    ) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
     let (databases, tables): (Vec<Database>, &[String]) = match &shown.scope {
         ExtentScope::Cluster => (context.visible_databases(), &[]),
@@ -66,7 +80,6 @@ pub(in crate::command) fn each_extent(
         ExtentScope::Tables(names) => (vec![context.own_database()?], names),
     };
     let ids: HashSet<Uuid> = shown.ids.iter().copied().collect();
-    let mut count = 0;
     for database in &databases {
         for name in tables {
             if !database.tables().any(|table| table.name.as_str() == name) {
@@ -93,14 +106,7 @@ pub(in crate::command) fn each_extent(
                     if !is_wanted {
                         continue;
                     }
-                    count += 1;
-                    if count > ROWS_MAX {
-                        return Err(ServiceError::invalid(format!(
-                            "there are more than {ROWS_MAX} such extents: ask for one table, or \
-                             use SQL over slipstream.extents"
-                        )));
-                    }
-                    take(&database.description, table, &block, slot);
+                    take(&database.description, table, &block, slot)?;
                 }
             }
         }
@@ -109,7 +115,7 @@ pub(in crate::command) fn each_extent(
 }
 
 fn passes(tags: &BTreeSet<String>, filter: &TagFilter) -> bool {
-    let has = || tags.iter().any(|tag| tag.eq_ignore_ascii_case(&filter.tag));
+    let has = || tags.contains(&filter.tag);
     let contains = || {
         let wanted = filter.tag.to_lowercase();
         let mut tags = tags.iter();

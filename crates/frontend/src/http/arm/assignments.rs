@@ -9,7 +9,7 @@ use slipstream_catalog::PrincipalsChange;
 use slipstream_model::{DatabasePrincipal, DatabaseRole, Digest, PrincipalKind, PrincipalName};
 
 use super::path::Scope;
-use crate::{AuthorizedEngine, ErrorKind, ServiceError};
+use crate::{AuthorizedEngine, ErrorKind, Permission, ServiceError};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct PutAssignment {
@@ -130,6 +130,24 @@ async fn drop_one(
     database: &str,
     known: DatabasePrincipal,
 ) -> Result<(), ServiceError> {
+    engine.access().check(database, Permission::Administer)?;
+    let overrides = engine.overrides().into_iter();
+    let mut here = overrides.filter(|known| known.database == database);
+    let is_the_leaders = here.any(|here| {
+        let mut own = here.overrides.principals.iter();
+        !own.any(|own| own.role == known.role && own.principal == known.principal)
+    });
+    if is_the_leaders {
+        return Err(ServiceError::new(
+            ErrorKind::Conflict,
+            "leaders_principal",
+            format!(
+                "{} has this role from the leader, and a follower cannot take it back: with the \
+                 principals modification kind Replace only its own principals count",
+                known.principal
+            ),
+        ));
+    }
     let change = PrincipalsChange::Drop(known.role, vec![known.principal]);
     engine.change_principals(database, change).await
 }
