@@ -20,7 +20,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tower::service_fn;
 use uuid::Uuid;
 
-/// A leader that does not answer within this is taken for silent.
+/// A leader that has no connection ready within this, encryption included, is taken for silent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// One short request: attach, detach, renew a lease.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +106,9 @@ impl Dialer {
     pub(crate) fn new(tokens: BTreeMap<Option<String>, String>, tls: ClientTlsConfig) -> Self {
         Self {
             tokens: Arc::new(tokens),
-            tls,
+            // A connection that broke is opened again behind the calls that wait for it. Nothing else bounds
+            // a handshake then.
+            tls: tls.timeout(CONNECT_TIMEOUT),
             carrier: None,
         }
     }
@@ -182,18 +184,25 @@ async fn connect(
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let connected = match carrier {
-        None => endpoint.connect().await,
-        Some(carrier) => {
-            let carrier = Arc::clone(carrier);
-            let open = move |uri: Uri| {
-                let opening = carrier.open(&uri.to_string());
-                async move { opening.await.map(TokioIo::new) }
-            };
-            endpoint.connect_with_connector(service_fn(open)).await
-        }
-    };
+    // The endpoint's own bound ends where TCP is connected: who accepts and says nothing more is silent too.
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, open(&endpoint, carrier)).await;
+    let connected = connected.map_err(|late| unreachable(&late))?;
     connected.map_err(|error| unreachable(&error))
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    carrier: Option<&Arc<dyn Carrier>>,
+) -> Result<Channel, tonic::transport::Error> {
+    let Some(carrier) = carrier else {
+        return endpoint.connect().await;
+    };
+    let carrier = Arc::clone(carrier);
+    let open = move |uri: Uri| {
+        let opening = carrier.open(&uri.to_string());
+        async move { opening.await.map(TokioIo::new) }
+    };
+    endpoint.connect_with_connector(service_fn(open)).await
 }
 
 /// Who this node is to its leaders.
@@ -224,7 +233,22 @@ pub(crate) fn with_deadline(request: RenewLeaseRequest) -> tonic::Request<RenewL
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_leader_that_accepts_and_says_nothing_more_is_taken_for_silent() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", silent.local_addr().expect("bound"));
+        let dialer = Dialer::new(BTreeMap::new(), ClientTlsConfig::new());
+        let dialing = tokio::time::timeout(CONNECT_TIMEOUT * 5, dialer.connect(&url));
+        // What was accepted is kept, so that nothing is said by closing it either.
+        let (dialed, _accepted) = tokio::join!(dialing, silent.accept());
+        let refused = dialed.expect("bounded").expect_err("silent");
+        assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+        assert!(refused.message().contains(&url), "{refused}");
+    }
 
     #[test]
     fn a_leader_is_a_name_and_an_address() {
