@@ -90,8 +90,10 @@ impl Watch {
         let mut doubtful = Vec::new();
         for (configuration, answer) in configurations.into_iter().zip(answers) {
             match answer {
-                Some(brought) => self.registry.bring(&configuration, brought).await,
-                None => doubtful.push(configuration),
+                Some(brought) if !ends_something(&configuration, &brought) => {
+                    self.registry.bring(&configuration, brought).await;
+                }
+                _ => doubtful.push(configuration),
             }
         }
         if doubtful.is_empty() {
@@ -178,6 +180,15 @@ impl Registry {
     }
 }
 
+/// Whether an answer leaves out what has come with a configuration. A leader that another one has
+/// replaced without its knowledge does not know the newest databases, and their settings and pins here
+/// would be lost with them.
+fn ends_something(configuration: &Configuration, brought: &[Brought]) -> bool {
+    let is_brought = |followed: &FollowedDatabase| brought.iter().any(|(_, id)| *id == followed.id);
+    configuration.terms.database == DatabaseSelection::All
+        && !configuration.databases.iter().all(is_brought)
+}
+
 /// The databases of a leader; those known before keep their settings.
 fn databases_of(configuration: &Configuration, brought: Vec<Brought>) -> Vec<FollowedDatabase> {
     let known = |id| {
@@ -191,4 +202,51 @@ fn databases_of(configuration: &Configuration, brought: Vec<Brought>) -> Vec<Fol
         None => configuration.followed(id, name),
     });
     brought.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use slipstream_model::{AttachTerms, BucketId, PrincipalsModificationKind};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn brought(number: u128) -> Brought {
+        let name = DatabaseName::new(format!("d{number}")).expect("a name");
+        (name, DatabaseId::new(Uuid::from_u128(number)))
+    }
+
+    fn configuration(database: DatabaseSelection, numbers: &[u128]) -> Configuration {
+        let mut configuration = Configuration {
+            name: "all".to_owned(),
+            revision: Uuid::nil(),
+            leader: "north".to_owned(),
+            leader_url: "http://127.0.0.1:7410".to_owned(),
+            bucket_id: BucketId::default(),
+            terms: AttachTerms::of(database),
+            is_invited: false,
+            default_principals_modification_kind: PrincipalsModificationKind::Union,
+            databases: Vec::new(),
+        };
+        let known = numbers.iter().map(|number| brought(*number)).collect();
+        configuration.databases = databases_of(&configuration, known);
+        configuration
+    }
+
+    #[test]
+    fn an_answer_that_would_end_a_database_is_settled_in_the_log() {
+        let all = configuration(DatabaseSelection::All, &[1, 2]);
+        assert!(!ends_something(&all, &[brought(2), brought(1)]));
+        assert!(!ends_something(&all, &[brought(1), brought(2), brought(3)]));
+        assert!(ends_something(&all, &[brought(1)]));
+        assert!(ends_something(&all, &[brought(1), brought(3)]));
+        assert!(ends_something(&all, &[]));
+    }
+
+    #[test]
+    fn a_configuration_of_one_database_keeps_it_whatever_an_answer_says() {
+        let (name, _) = brought(1);
+        let one = configuration(DatabaseSelection::One(name), &[1]);
+        assert!(!ends_something(&one, &[]));
+    }
 }
