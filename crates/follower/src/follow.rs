@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipstream_catalog::{Commit, CorruptLog, DatabaseReader, DatabaseState};
-use slipstream_model::{Digest, Version};
+use slipstream_model::{Digest, Timestamp, Version};
 use slipstream_proto::sync::{Heartbeat, SubscribeRequest, SyncEvent, sync_event};
 use slipstream_storage::BucketReader;
 use tonic::{Code, Status};
@@ -49,14 +49,7 @@ enum Trouble {
 
 /// Follows until cancelled.
 pub(crate) async fn run(following: Arc<Following>) {
-    let follow = Follow {
-        following,
-        reader: None,
-        staged: None,
-        looked_for_start: None,
-        is_disputed: false,
-    };
-    follow.run().await;
+    Follow::of(following).run().await;
 }
 
 struct Follow {
@@ -79,6 +72,16 @@ struct Staged {
 }
 
 impl Follow {
+    fn of(following: Arc<Following>) -> Self {
+        Self {
+            following,
+            reader: None,
+            staged: None,
+            looked_for_start: None,
+            is_disputed: false,
+        }
+    }
+
     async fn run(mut self) {
         let mut pause = RECONNECT_PAUSE.0;
         loop {
@@ -179,13 +182,15 @@ impl Follow {
 
     /// Reads everything from the bucket: newest checkpoint, and the commits after it.
     async fn load(&mut self) -> Result<DatabaseState, Trouble> {
+        let asked = self.following.context.clock.now();
         let reader = self.reader().await?;
         let loaded = reader
             .load()
             .await
             .map_err(|error| Trouble::Bucket(error.to_string()))?;
         self.staged = None;
-        self.publish(loaded.state.clone());
+        let newest_at = loaded.corrupt.is_none().then_some(asked);
+        self.publish(loaded.state.clone(), newest_at);
         match loaded.corrupt {
             None => Ok(loaded.state),
             Some(corrupt) => Err(Trouble::Corrupt(corrupt.to_string())),
@@ -244,7 +249,10 @@ impl Follow {
         let state = self.current();
         match verify(&state, bytes) {
             Ok(Some(next)) => {
-                self.publish(next);
+                // What is sent to catch up is older than the leader has said it is.
+                let is_newest = next.version() >= self.following.newest().newest_version;
+                let now = self.following.context.clock.now();
+                self.publish(next, is_newest.then_some(now));
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -316,6 +324,7 @@ impl Follow {
         let mut found = false;
         loop {
             let state = self.current();
+            let asked = self.following.context.clock.now();
             let reader = self.reader().await?;
             let bytes = reader
                 .commit_after(&state)
@@ -328,11 +337,12 @@ impl Follow {
                 }
                 self.settle_dispute(&state).await?;
                 self.clear_suspension();
-                self.following.heard(state.version());
+                self.following.was_newest(asked);
                 return Ok(found);
             };
             match verify(&state, &bytes) {
-                Ok(Some(next)) => self.publish(next),
+                // There may be more behind it.
+                Ok(Some(next)) => self.publish(next, None),
                 Ok(None) => return Ok(found),
                 Err(problem) => return Err(Trouble::Corrupt(problem.to_string())),
             }
@@ -390,8 +400,8 @@ impl Follow {
             .expect("only called after the first synchronisation")
     }
 
-    /// Shows a newer state, whole and at once.
-    fn publish(&mut self, state: DatabaseState) {
+    /// Shows a newer state, whole and at once; with it, when it was known to be the newest, if it was.
+    fn publish(&mut self, state: DatabaseState, newest_at: Option<Timestamp>) {
         match &mut self.staged {
             Some(staged) if state.version() < staged.whole_at => {
                 staged.state = state;
@@ -399,23 +409,12 @@ impl Follow {
             }
             _ => self.staged = None,
         }
-        let now = self.following.context.clock.now();
         metrics::gauge!(
             "slipstream_database_version",
             "database" => self.following.source().database.clone()
         )
         .set(state.version().get() as f64);
-        self.following.update(|served| {
-            if served
-                .state
-                .as_ref()
-                .is_none_or(|known| known.version() < state.version())
-            {
-                served.state = Some(state);
-            }
-            served.last_contact = now;
-            served.suspension = None;
-        });
+        self.following.publish(state, newest_at);
     }
 
     fn clear_suspension(&self) {
@@ -485,5 +484,46 @@ fn describe(status: &Status) -> String {
     match status.code() {
         Code::Unavailable | Code::Unknown => status.message().to_owned(),
         code => format!("{} ({code:?})", status.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipstream_model::Clock;
+    use slipstream_proto::sync::Welcome;
+
+    use super::*;
+    use crate::tests::World;
+
+    #[tokio::test]
+    async fn commits_that_catch_up_say_nothing_of_how_fresh_their_states_are() {
+        let world = World::new().await;
+        let mut follow = Follow::of(Arc::new(Following::new(
+            world.source(),
+            None,
+            world.context(),
+        )));
+        let loaded_at = world.clock.now();
+        assert!(follow.load().await.is_ok());
+        let commits = [world.commit().await, world.commit().await];
+        world.clock.advance(Duration::from_secs(10));
+        let welcome = Welcome {
+            version: commits[1].version.get(),
+            ..Welcome::default()
+        };
+        let first = sync_event::Event::Commit(commits[0].bytes.clone());
+        for event in [sync_event::Event::Welcome(welcome), first] {
+            let event = SyncEvent { event: Some(event) };
+            assert!(follow.on_event(event).await.is_ok());
+            assert_eq!(follow.following.served().last_contact, loaded_at);
+        }
+        let last = sync_event::Event::Commit(commits[1].bytes.clone());
+        let event = SyncEvent { event: Some(last) };
+        assert!(follow.on_event(event).await.is_ok());
+        assert_eq!(
+            follow.following.served().last_contact,
+            world.clock.now(),
+            "nothing newer was heard of"
+        );
     }
 }

@@ -22,7 +22,8 @@ use crate::{follow, lease};
 pub struct Served {
     /// The newest state that verified; `None` before the first synchronisation.
     pub state: Option<DatabaseState>,
-    /// When it was last known to be the newest there is.
+    /// When it was last known to be the newest there is. A state that took its place while nobody knew
+    /// whether there is a newer one keeps the time of its predecessor, which it is no older than.
     pub last_contact: Timestamp,
     /// The newest version that the leader or the bucket was heard to have.
     pub newest_version: Version,
@@ -132,7 +133,16 @@ impl Following {
         pinned: Option<Version>,
         context: FollowContext,
     ) -> Arc<Self> {
-        let following = Arc::new(Self {
+        let following = Arc::new(Self::new(source, pinned, context));
+        let tasks = following.context.tasks.clone();
+        tasks.spawn(until_cancelled(Arc::clone(&following), follow::run));
+        tasks.spawn(until_cancelled(Arc::clone(&following), lease::run));
+        following
+    }
+
+    /// Without the tasks that keep it in step.
+    pub(crate) fn new(source: Source, pinned: Option<Version>, context: FollowContext) -> Self {
+        Self {
             source,
             newest: watch::Sender::new(Served::default()),
             served: watch::Sender::new(Served::default()),
@@ -145,11 +155,7 @@ impl Following {
             cancelled: context.shutdown.child_token(),
             lease_failure: Mutex::new(None),
             context,
-        });
-        let tasks = following.context.tasks.clone();
-        tasks.spawn(until_cancelled(Arc::clone(&following), follow::run));
-        tasks.spawn(until_cancelled(Arc::clone(&following), lease::run));
-        following
+        }
     }
 
     /// Stops to follow.
@@ -212,24 +218,28 @@ impl Following {
         self.serve(None);
     }
 
-    /// Serves a state that has all it needs near.
-    pub(crate) fn show(&self, state: &DatabaseState) {
-        self.serve(Some(state));
+    /// Serves a state that has all it needs near, and that was known to be the newest at a time.
+    pub(crate) fn show(&self, state: &DatabaseState, newest_at: Timestamp) {
+        self.serve(Some((state, newest_at)));
     }
 
     /// Serves the newest state, or, while it is held, the newest that may be seen.
-    fn serve(&self, ready: Option<&DatabaseState>) {
+    fn serve(&self, ready: Option<(&DatabaseState, Timestamp)>) {
         // Locked until it is served: two at one time must not pass each other.
         let mut held = self.held.lock();
         let newest = self.newest.borrow().clone();
         let version = |state: &Option<DatabaseState>| state.as_ref().map(DatabaseState::version);
-        let before = self.served.borrow().state.clone();
-        let is_newer = |state: &&DatabaseState| Some(state.version()) > version(&before);
-        let shown = ready.filter(is_newer).cloned().or_else(|| before.clone());
-        let waits = held.is_on && shown.is_some() && version(&shown) < version(&newest.state);
+        let before = self.served.borrow().clone();
+        let mut shown = (before.state.clone(), before.last_contact);
+        if let Some((state, newest_at)) = ready
+            && Some(state.version()) > version(&before.state)
+        {
+            shown = (Some(state.clone()), newest_at);
+        }
+        let waits = held.is_on && shown.0.is_some() && version(&shown.0) < version(&newest.state);
         let now = self.context.clock.elapsed();
         let waited = waits.then(|| now.saturating_sub(*held.since.get_or_insert(now)));
-        let state = match waited {
+        let (state, last_contact) = match waited {
             Some(waited) if waited <= HELD_MAX => shown,
             Some(_) => {
                 tracing::warn!(
@@ -238,27 +248,61 @@ impl Following {
                 );
                 metrics::counter!("slipstream_prefetch_given_up_total").increment(1);
                 held.since = None;
-                newest.state.clone()
+                (newest.state.clone(), newest.last_contact)
             }
             None => {
                 held.since = None;
-                newest.state.clone()
+                (newest.state.clone(), newest.last_contact)
             }
         };
         // What is served already is not made again: it is what remembered plans go by.
-        let state = match (state, before) {
+        let state = match (state, before.state) {
             (Some(state), Some(before)) if state.version() == before.version() => Some(before),
             (state, _) => state.map(|state| self.context.visible(state)),
         };
-        self.served.send_replace(Served { state, ..newest });
+        self.served.send_replace(Served {
+            state,
+            last_contact,
+            ..newest
+        });
     }
 
-    /// Notes that the node heard of the newest version just now.
+    /// Notes a state that verified, and when it was known to be the newest, if it was.
+    pub(crate) fn publish(&self, state: DatabaseState, newest_at: Option<Timestamp>) {
+        let now = self.context.clock.now();
+        self.update(|served| {
+            let known = served.state.as_ref().map(DatabaseState::version);
+            served.last_contact = match (newest_at, known) {
+                (Some(at), _) => at,
+                // Nothing else is known yet, and when it was committed it was the newest.
+                (None, None) => state.committed_at().min(now),
+                (None, Some(_)) => served.last_contact,
+            };
+            if known.is_none_or(|known| known < state.version()) {
+                served.state = Some(state);
+            }
+            served.suspension = None;
+        });
+    }
+
+    /// Notes that the leader has just said which version is its newest.
     pub(crate) fn heard(&self, newest: Version) {
         let now = self.context.clock.now();
         self.update(|served| {
-            served.last_contact = now;
             served.newest_version = served.newest_version.max(newest);
+            let version = served.state.as_ref().map(DatabaseState::version);
+            if version == Some(served.newest_version) {
+                served.last_contact = now;
+            }
+        });
+    }
+
+    /// Notes that the log in the bucket, which is the truth, had nothing newer at a time.
+    pub(crate) fn was_newest(&self, at: Timestamp) {
+        self.update(|served| {
+            served.last_contact = at;
+            let version = served.state.as_ref().map(DatabaseState::version);
+            served.newest_version = version.unwrap_or_default();
         });
     }
 
@@ -320,4 +364,81 @@ where
 {
     let cancelled = following.cancelled.clone();
     cancelled.run_until_cancelled(run(following)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::World;
+
+    fn version(served: &Served) -> Version {
+        let state = served.state.as_ref().expect("synchronised");
+        state.version()
+    }
+
+    #[tokio::test]
+    async fn a_state_is_the_newest_at_a_time_only_when_no_newer_one_was_heard_of() {
+        let world = World::new().await;
+        let following = Following::new(world.source(), None, world.context());
+        let states = [world.commit().await.state, world.commit().await.state];
+        let known = world.clock.now();
+        following.publish(states[0].clone(), Some(known));
+        world.clock.advance(Duration::from_secs(10));
+        following.heard(states[1].version());
+        assert_eq!(following.served().last_contact, known);
+        // On the way there it is not known either what is newer.
+        following.publish(states[1].clone(), None);
+        assert_eq!(following.served().last_contact, known);
+        following.heard(states[1].version());
+        assert_eq!(following.served().last_contact, world.clock.now());
+        // The log in the bucket has the last word.
+        following.heard(states[1].version().next());
+        world.clock.advance(Duration::from_secs(10));
+        following.was_newest(world.clock.now());
+        let served = following.served();
+        assert_eq!(served.last_contact, world.clock.now());
+        assert_eq!(
+            following.freshness(&served).expect("some").versions_behind,
+            0
+        );
+    }
+
+    #[tokio::test]
+    async fn a_first_state_that_may_not_be_the_newest_is_as_old_as_its_commit() {
+        let world = World::new().await;
+        let following = Following::new(world.source(), None, world.context());
+        let state = world.commit().await.state;
+        world.clock.advance(Duration::from_secs(10));
+        following.publish(state.clone(), None);
+        assert_eq!(following.served().last_contact, state.committed_at());
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_held_back_leaves_its_predecessor_as_old_as_it_is() {
+        let world = World::new().await;
+        let following = Following::new(world.source(), None, world.context());
+        following.hold(true);
+        let (mut states, mut times) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            states.push(world.commit().await.state);
+            times.push(world.clock.now());
+            following.publish(states[states.len() - 1].clone(), Some(world.clock.now()));
+        }
+        world.clock.advance(Duration::from_secs(10));
+        following.heard(states[2].version());
+        let served = following.served();
+        assert_eq!(version(&served), states[0].version());
+        assert_eq!(served.last_contact, times[0]);
+
+        following.show(&states[1], times[1]);
+        following.heard(states[2].version());
+        let served = following.served();
+        assert_eq!(version(&served), states[1].version());
+        assert_eq!(served.last_contact, times[1]);
+
+        following.show(&states[2], times[2]);
+        let served = following.served();
+        assert_eq!(version(&served), states[2].version());
+        assert_eq!(served.last_contact, world.clock.now());
+    }
 }

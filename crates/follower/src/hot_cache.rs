@@ -21,7 +21,9 @@ use slipstream_cache::{
 use slipstream_catalog::{DatabaseState, TableState};
 use slipstream_frontend::settings::{NodeSettings, extent_paths};
 use slipstream_frontend::{CacheDescription, CachingPreview, HotSet};
-use slipstream_model::{Clock, EffectiveCaching, ExtentId, LeaderCaching, Overrides, Version};
+use slipstream_model::{
+    Clock, EffectiveCaching, ExtentId, LeaderCaching, Overrides, Timestamp, Version,
+};
 use slipstream_query::{ExtentAccess, QueryRuntime, ReadStatistics};
 use slipstream_storage::{BucketConnection, BucketPath};
 use tokio::sync::Notify;
@@ -302,7 +304,7 @@ impl HotCache {
                 hot.iter().any(|extent| missing.contains(&extent.extent))
             });
             if !waits {
-                one.following.show(&one.state);
+                one.following.show(&one.state, one.last_contact);
             }
         }
     }
@@ -350,6 +352,8 @@ fn fetch_from(bucket: BucketConnection) -> Fetch {
 struct Followed {
     following: Arc<Following>,
     state: DatabaseState,
+    /// When that was last known to be the newest.
+    last_contact: Timestamp,
     overrides: Overrides,
 }
 
@@ -362,10 +366,11 @@ fn followed(registry: &Registry) -> Vec<Followed> {
         let own = overrides.get(&following.source().database);
         let overrides = own.cloned().unwrap_or_default();
         following.hold(overrides.prefetch_extents);
-        let state = following.newest().state?;
+        let newest = following.newest();
         Some(Followed {
             following,
-            state,
+            state: newest.state?,
+            last_contact: newest.last_contact,
             overrides,
         })
     })

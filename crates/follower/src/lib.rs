@@ -24,6 +24,8 @@ mod link;
 mod node;
 mod pins;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod view;
 

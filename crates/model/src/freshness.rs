@@ -50,7 +50,7 @@ pub struct FreshnessRequirement {
     /// At least this version of the request's database: read-your-writes, with the version that
     /// an ingest or DDL answered.
     pub min_version: Option<Version>,
-    /// The last contact with the leader at most this long ago.
+    /// The version last known to be the newest at most this long ago.
     pub max_staleness: Option<Duration>,
     /// What to do when the state is older.
     pub when_stale: WhenStale,
@@ -78,8 +78,8 @@ pub struct Freshness {
     pub version: Version,
     /// The database digest at that version. Two nodes at one version agree on it.
     pub digest: Digest,
-    /// When this node last heard from the leader, or, with the leader silent, read the log's end
-    /// in the bucket. On the leader itself: now.
+    /// When this node last knew that there is no newer version: the leader said so, or the bucket, whose
+    /// log ended there. On the leader itself: now.
     pub last_contact: Timestamp,
     /// When the version was committed, by the leader's clock.
     pub committed_at: Timestamp,
