@@ -84,12 +84,12 @@ pub struct Following {
 #[derive(Debug, Default)]
 struct Held {
     is_on: bool,
-    /// Since when a newer state than the served one waits.
+    /// Since when newer states than the served one wait.
     since: Option<Duration>,
 }
 
-/// How long a state may wait for its extents. A bucket that gives nothing must not make a follower
-/// fall behind for ever.
+/// How long states may wait for their extents while none of them can be shown. A bucket that gives nothing
+/// must not make a follower fall behind for ever.
 const HELD_MAX: Duration = Duration::from_secs(60);
 
 /// What every followed database needs.
@@ -235,6 +235,8 @@ impl Following {
             && Some(state.version()) > version(&before.state)
         {
             shown = (Some(state.clone()), newest_at);
+            // The bucket gives what is asked of it. What came after this state has its own time.
+            held.since = None;
         }
         let waits = held.is_on && shown.0.is_some() && version(&shown.0) < version(&newest.state);
         let now = self.context.clock.elapsed();
@@ -440,5 +442,32 @@ mod tests {
         let served = following.served();
         assert_eq!(version(&served), states[2].version());
         assert_eq!(served.last_contact, world.clock.now());
+    }
+
+    #[tokio::test]
+    async fn states_are_held_back_for_as_long_as_their_extents_keep_coming() {
+        let world = World::new().await;
+        let following = Following::new(world.source(), None, world.context());
+        following.hold(true);
+        let mut shown = world.commit().await.state;
+        following.publish(shown.clone(), Some(world.clock.now()));
+        let mut next = world.commit().await.state;
+        let mut next_at = world.clock.now();
+        following.publish(next.clone(), Some(next_at));
+        for _ in 0..5 {
+            // Before one is here, the one after it has come.
+            world.clock.advance(HELD_MAX / 3 * 2);
+            let later = world.commit().await.state;
+            let later_at = world.clock.now();
+            following.publish(later.clone(), Some(later_at));
+            assert_eq!(version(&following.served()), shown.version());
+            following.show(&next, next_at);
+            (shown, next, next_at) = (next, later, later_at);
+            assert_eq!(version(&following.served()), shown.version());
+        }
+        // When nothing comes any more, what there is is served as it is.
+        world.clock.advance(HELD_MAX * 2);
+        following.heard(next.version());
+        assert_eq!(version(&following.served()), next.version());
     }
 }
