@@ -319,11 +319,12 @@ impl Following {
         *self.pinned.lock() = lowest;
     }
 
-    /// The lowest version that is still needed, where `current` is served.
-    pub(crate) fn lowest_needed(&self, current: Version) -> Version {
+    /// The lowest version that is still needed, where `current` is served. Before the first synchronisation
+    /// only what is pinned is.
+    pub(crate) fn lowest_needed(&self, current: Option<Version>) -> Option<Version> {
         let (read, pinned) = (self.pins.lowest(), *self.pinned.lock());
-        let needed = [Some(current), read, pinned];
-        needed.into_iter().flatten().min().unwrap_or(current)
+        let needed = [current, read, pinned];
+        needed.into_iter().flatten().min()
     }
 
     /// Notes which lowest version the leader knows of; `None`: perhaps of none any more.
@@ -442,6 +443,27 @@ mod tests {
         let served = following.served();
         assert_eq!(version(&served), states[2].version());
         assert_eq!(served.last_contact, world.clock.now());
+    }
+
+    #[tokio::test]
+    async fn what_is_pinned_is_needed_before_anything_is_served() {
+        let world = World::new().await;
+        let pinned = Some(Version::new(2));
+        let following = Following::new(world.source(), pinned, world.context());
+        assert_eq!(following.lowest_needed(None), pinned);
+        assert_eq!(following.lowest_needed(Some(Version::new(7))), pinned);
+        following.set_pinned(None);
+        assert_eq!(following.lowest_needed(None), None);
+        let reader = following.pin(Version::new(5));
+        assert_eq!(
+            following.lowest_needed(Some(Version::new(7))),
+            Some(Version::new(5))
+        );
+        drop(reader);
+        assert_eq!(
+            following.lowest_needed(Some(Version::new(7))),
+            Some(Version::new(7))
+        );
     }
 
     #[tokio::test]
