@@ -2,7 +2,8 @@
 //!
 //! A configuration attaches one database of a leader, or all of them. What it brings is decided
 //! here: each database is followed under its name of this node, and a name that is taken leaves
-//! the later one out, until the name is free.
+//! the later one out, until the name is free. Who has a name keeps it; when a node starts, a
+//! configuration of one database comes before those of all of them.
 
 mod attach;
 mod describe;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use slipstream_catalog::History;
 use slipstream_frontend::{ErrorKind, NodeIdentity, ServiceError};
-use slipstream_model::{DatabaseId, DatabaseName, OverrideChange, Overrides};
+use slipstream_model::{DatabaseId, DatabaseName, DatabaseSelection, OverrideChange, Overrides};
 use slipstream_storage::{BucketReader, StorageError};
 use tokio::sync::OnceCell;
 
@@ -192,19 +193,37 @@ impl Registry {
     fn wanted(&self) -> BTreeMap<Key, Source> {
         let mut taken = BTreeSet::new();
         let mut wanted = BTreeMap::new();
+        for (name, key, source) in self.claims() {
+            if self.conflict(&name, &taken).is_none() {
+                taken.insert(name.to_string());
+                wanted.insert(key, source);
+            }
+        }
+        wanted
+    }
+
+    /// What the configurations ask for, those first that go before others where names are the same.
+    fn claims(&self) -> Vec<(DatabaseName, Key, Source)> {
+        let following = self.following.read();
+        let mut claims = Vec::new();
         for configuration in self.attachments.all() {
+            let is_of_all = configuration.terms.database == DatabaseSelection::All;
             for followed in &configuration.databases {
                 let Ok(name) = configuration.terms.name_here(&followed.original_name) else {
                     continue;
                 };
-                if self.conflict(&name, &taken).is_none() {
-                    taken.insert(name.to_string());
-                    let key = (configuration.name.clone(), followed.id);
-                    wanted.insert(key, self.source(&configuration, followed, &name));
-                }
+                let key = (configuration.name.clone(), followed.id);
+                let source = self.source(&configuration, followed, &name);
+                // Somebody reads it by this name.
+                let has_name = following
+                    .get(&key)
+                    .is_some_and(|running| running.source().database == source.database);
+                claims.push(((!has_name, is_of_all), (name, key, source)));
             }
         }
-        wanted
+        // Else in the order in which they were attached.
+        claims.sort_by_key(|(rank, _)| *rank);
+        claims.into_iter().map(|(_, claim)| claim).collect()
     }
 
     /// Why a name cannot be had.
@@ -264,4 +283,102 @@ fn invalid_override(error: slipstream_model::InvalidOverride) -> ServiceError {
 
 fn on_disk(error: crate::attachments::AttachmentsError) -> ServiceError {
     ServiceError::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use slipstream_frontend::NodeRole;
+    use slipstream_model::{AttachTerms, BucketId, ClusterName, PrincipalsModificationKind};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::tests::World;
+
+    /// A configuration that brings a database 'd', as every one of these tests does.
+    fn configuration(name: &str, database: DatabaseSelection, id: u128) -> Configuration {
+        let mut configuration = Configuration {
+            name: name.to_owned(),
+            revision: Uuid::nil(),
+            leader: "north".to_owned(),
+            leader_url: "http://127.0.0.1:7410".to_owned(),
+            bucket_id: BucketId::default(),
+            terms: AttachTerms::of(database),
+            is_invited: false,
+            default_principals_modification_kind: PrincipalsModificationKind::Union,
+            databases: Vec::new(),
+        };
+        let id = DatabaseId::new(Uuid::from_u128(id));
+        configuration.databases = vec![configuration.followed(id, d())];
+        configuration
+    }
+
+    fn d() -> DatabaseName {
+        DatabaseName::new("d").expect("a name")
+    }
+
+    /// Follows nothing in earnest: a node that is shutting down has no tasks.
+    async fn registry(directory: &std::path::Path, owned: &'static str) -> Arc<Registry> {
+        let context = World::new().await.context();
+        context.shutdown.cancel();
+        let identity = NodeIdentity {
+            cluster: ClusterName::new("south").expect("a name"),
+            role: NodeRole::Follower,
+            location: String::new(),
+        };
+        let attachments = Attachments::open(directory).expect("readable");
+        let is_owned = Arc::new(move |name: &str| name == owned);
+        Registry::start(identity, Vec::new(), attachments, context, is_owned)
+    }
+
+    /// The configuration whose database is called 'd' here.
+    fn owner(registry: &Registry) -> String {
+        let following = registry.by_database("d").expect("followed");
+        following.source().configuration.clone()
+    }
+
+    #[tokio::test]
+    async fn a_database_that_appears_takes_the_name_of_none_that_is_followed() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let registry = registry(directory.path(), "").await;
+        let mut all = configuration("all", DatabaseSelection::All, 1);
+        let appears = std::mem::take(&mut all.databases);
+        registry.keep(all.clone()).expect("kept");
+        let one = configuration("one", DatabaseSelection::One(d()), 2);
+        registry.keep(one).expect("kept");
+        registry.reconcile();
+        assert_eq!(owner(&registry), "one");
+        all.databases = appears;
+        registry.keep(all).expect("kept");
+        registry.reconcile();
+        assert_eq!(owner(&registry), "one");
+        registry.forget("one").expect("kept");
+        assert_eq!(owner(&registry), "all", "the name is free");
+        // Nor does one that is attached by its name, before the other one lets go of it.
+        let late = configuration("late", DatabaseSelection::One(d()), 3);
+        registry.keep(late).expect("kept");
+        registry.reconcile();
+        assert_eq!(owner(&registry), "all");
+    }
+
+    #[tokio::test]
+    async fn what_is_attached_by_its_name_comes_first_when_a_node_starts() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let attachments = Attachments::open(directory.path()).expect("readable");
+        let all = configuration("all", DatabaseSelection::All, 1);
+        attachments.set(all).expect("written");
+        let one = configuration("one", DatabaseSelection::One(d()), 2);
+        attachments.set(one).expect("written");
+        let registry = registry(directory.path(), "").await;
+        assert_eq!(owner(&registry), "one");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_the_clusters_own_takes_its_name_from_everybody() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let registry = registry(directory.path(), "d").await;
+        let one = configuration("one", DatabaseSelection::One(d()), 2);
+        registry.keep(one).expect("kept");
+        registry.reconcile();
+        assert!(registry.by_database("d").is_err());
+    }
 }
