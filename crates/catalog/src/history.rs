@@ -53,6 +53,17 @@ pub enum HistoryError {
     /// There is no version before the first commit.
     #[error("there is no version 0: versions are counted from 1")]
     BeforeFirst,
+    /// Who asks has not read on to it.
+    #[error(
+        "at {time} version {newest}, the newest that is here, had a successor already: ask again when it \
+         has arrived"
+    )]
+    Behind {
+        /// The time that was asked for.
+        time: Timestamp,
+        /// The newest that is here.
+        newest: Version,
+    },
     /// The database did not exist then.
     #[error("nothing had been committed at {0}")]
     TooEarly(Timestamp),
@@ -198,6 +209,32 @@ impl History {
             (version, true) => Ok(version),
             (wanted, false) => Err(HistoryError::NotKept { wanted, oldest }),
         }
+    }
+
+    /// Whether a state that was the newest by a time as far as is known here was it in truth. Whoever writes
+    /// the log need not ask; who follows it may be behind. The log decides and no clock: when this node was
+    /// in touch with the leader is by another clock than that of its commits.
+    ///
+    /// # Errors
+    /// `Behind` when there was a newer one by then, or when the bucket cannot be read.
+    pub async fn check_newest_at(
+        &self,
+        newest: &DatabaseState,
+        time: Timestamp,
+    ) -> Result<(), HistoryError> {
+        let next = self.commit(newest.id(), newest.version().next()).await?;
+        let is_behind = match next {
+            Some(commit) => commit.committed_at() <= time,
+            // There was one, when the log begins after it.
+            None => self.oldest(newest).await? > Some(newest.version()),
+        };
+        if !is_behind {
+            return Ok(());
+        }
+        Err(HistoryError::Behind {
+            time,
+            newest: newest.version(),
+        })
     }
 
     /// The newest checkpoint that is not above a version, as far as it is worth looking for, and that

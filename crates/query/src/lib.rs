@@ -80,8 +80,8 @@ pub use stack::THREAD_STACK_BYTES;
 pub use statement::{CreateTable, Insert, create_table_parts, insert_parts};
 pub use stream::QueryStream;
 pub use travel::{
-    OlderState, OlderVersions, PointInTime, dropped_table, older_state, older_version,
-    version_summaries,
+    OlderState, OlderVersions, PointInTime, dropped_table, followed_version, older_state,
+    older_version, version_summaries,
 };
 pub use view::{ClusterView, DatabaseRow, FollowerRow, LeaseRow};
 

@@ -110,6 +110,27 @@ pub async fn older_version(
     }
 }
 
+/// The same on a node that follows the database, and may be behind: it does not take the newest version that
+/// it has for the newest of a time at which there was another one.
+///
+/// # Errors
+/// As [`OlderVersions::at`]; and when there was another one.
+pub async fn followed_version(
+    history: &History,
+    database: &str,
+    newest: &DatabaseState,
+    point: PointInTime,
+) -> Result<Version, QueryError> {
+    let version = older_version(history, database, newest, point).await?;
+    if let PointInTime::Time(time) = point
+        && version == newest.version()
+    {
+        let checked = history.check_newest_at(newest, time).await;
+        checked.map_err(|error| explain(database, &error))?;
+    }
+    Ok(version)
+}
+
 /// A database at a version.
 ///
 /// # Errors

@@ -182,6 +182,25 @@ async fn a_time_stands_for_the_newest_version_that_was_committed_by_then() {
 }
 
 #[tokio::test]
+async fn a_state_that_is_behind_is_not_taken_for_the_newest_of_a_later_time() {
+    let mut log = Log::open(bucket().await, 5).await;
+    log.grow(5).await;
+    let history = log.history();
+    let check = async |state: &DatabaseState, time| history.check_newest_at(state, time).await;
+    let behind = &log.states[log.states.len() - 3];
+    let next = &log.states[log.states.len() - 2];
+    let until_next = Timestamp::from_micros(next.committed_at().as_micros() - 1);
+    check(behind, behind.committed_at()).await.expect("it was");
+    check(behind, until_next).await.expect("it was");
+    for time in [next.committed_at(), next.committed_at().plus(STEP * 9)] {
+        let refused = check(behind, time).await.expect_err("another one was");
+        assert!(matches!(refused, HistoryError::Behind { .. }), "{refused}");
+    }
+    let much_later = log.newest().committed_at().plus(STEP * 1_000);
+    check(log.newest(), much_later).await.expect("it is");
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_there_is_refused() {
     let mut log = Log::open(bucket().await, 5).await;
     log.grow(3).await;

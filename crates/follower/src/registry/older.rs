@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use slipstream_catalog::{DatabaseState, History, VersionSummary};
 use slipstream_frontend::ServiceError;
 use slipstream_query::{
-    OlderState, OlderVersions, PointInTime, QueryError, QueryErrorKind, older_state, older_version,
-    version_summaries,
+    OlderState, OlderVersions, PointInTime, QueryError, QueryErrorKind, followed_version,
+    older_state, version_summaries,
 };
 use slipstream_storage::StorageError;
 
@@ -53,7 +53,7 @@ impl OlderVersions for Registry {
             let message = format!("older versions are read from the bucket: {error}");
             QueryError::new(QueryErrorKind::Storage, message)
         })?;
-        let version = older_version(history, database, newest, point).await?;
+        let version = followed_version(history, database, newest, point).await?;
         let pin = following.pin(version.min(newest.version()));
         let state = older_state(history, database, newest, version).await?;
         Ok(OlderState {
