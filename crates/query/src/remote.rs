@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::plan_datafusion_err;
@@ -24,6 +24,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, TableFactor, Value, Visit, Visitor,
 };
+use futures::future::ready;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
@@ -203,6 +204,29 @@ impl TableProvider for RemoteTable {
     }
 }
 
+impl RemoteTable {
+    /// Rows with the columns that the query here was planned with. The leader plans its part anew when it
+    /// runs it, and a table may have been altered since it was asked what the columns are.
+    fn check(&self, batch: RecordBatch) -> Result<RecordBatch, QueryError> {
+        let (planned, found) = (self.schema.fields(), batch.schema());
+        let is_same = |(planned, found): (&FieldRef, &FieldRef)| {
+            planned.name() == found.name() && planned.data_type().equals_datatype(found.data_type())
+        };
+        let are_same = planned.len() == found.fields().len()
+            && planned.iter().zip(found.fields()).all(is_same);
+        if are_same {
+            return Ok(batch);
+        }
+        Err(QueryError::new(
+            QueryErrorKind::Storage,
+            format!(
+                "the columns of {NAME}('{}') were changed at the leader meanwhile: send the query again",
+                self.sql
+            ),
+        ))
+    }
+}
+
 impl PartitionStream for RemoteTable {
     fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -213,12 +237,74 @@ impl PartitionStream for RemoteTable {
         let failed = |error: QueryError| DataFusionError::External(Box::new(error));
         let rows = async move {
             let rows = table.remote.run(&table.sql).await.map_err(failed)?;
-            Ok::<_, DataFusionError>(rows.map_err(failed))
+            let checked = rows.and_then(move |batch| ready(table.check(batch)));
+            Ok::<_, DataFusionError>(checked.map_err(failed))
         };
         let stream = futures::stream::once(rows).try_flatten().boxed();
         Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.schema),
             stream,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    /// A leader that answers with a column `n` of numbers, whatever it announces.
+    #[derive(Debug)]
+    struct Leader(SchemaRef);
+
+    fn columns(columns: &[(&str, DataType)]) -> SchemaRef {
+        let columns = columns.iter();
+        let fields: Vec<_> = columns
+            .map(|(name, kind)| Field::new(*name, kind.clone(), true))
+            .collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    #[async_trait]
+    impl RemoteNode for Leader {
+        async fn schema(&self, _: &str) -> Result<SchemaRef, QueryError> {
+            Ok(Arc::clone(&self.0))
+        }
+
+        async fn run(&self, _: &str) -> Result<RemoteRows, QueryError> {
+            let numbers = Arc::new(Int64Array::from(vec![1, 2]));
+            let schema = columns(&[("n", DataType::Int64)]);
+            let batch = RecordBatch::try_new(schema, vec![numbers]).expect("fits");
+            Ok(futures::stream::iter([Ok(batch)]).boxed())
+        }
+    }
+
+    async fn rows(announced: SchemaRef) -> Result<Vec<RecordBatch>, QueryError> {
+        let table = RemoteTable {
+            remote: Arc::new(Leader(Arc::clone(&announced))),
+            sql: "SELECT * FROM t".into(),
+            schema: announced,
+        };
+        let rows = table.execute(Arc::new(TaskContext::default()));
+        Ok(rows.try_collect().await?)
+    }
+
+    #[tokio::test]
+    async fn rows_of_other_columns_than_those_that_were_planned_are_refused() {
+        let answered = rows(columns(&[("n", DataType::Int64)])).await;
+        assert_eq!(answered.expect("the same")[0].num_rows(), 2);
+        for announced in [
+            columns(&[("n", DataType::Utf8)]),
+            columns(&[("m", DataType::Int64)]),
+            columns(&[("n", DataType::Int64), ("m", DataType::Int64)]),
+            columns(&[]),
+        ] {
+            let refused = rows(announced).await.expect_err("changed");
+            assert_eq!(refused.kind(), QueryErrorKind::Storage);
+            let message = refused.to_string();
+            assert!(message.contains("send the query again"), "{message}");
+        }
     }
 }
