@@ -18,6 +18,7 @@ mod infer;
 mod ipc;
 mod json;
 mod marks;
+mod nesting;
 mod nulls;
 mod numbers;
 mod pages;

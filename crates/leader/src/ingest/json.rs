@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
 use futures::{StreamExt, TryStreamExt, stream};
+use memchr::memchr_iter;
 use serde_json::{Map, Value};
 use slipstream_frontend::ServiceError;
 use slipstream_model::TableSchema;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::nesting::{DEPTH_MAX, Nesting};
 use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
@@ -198,6 +200,10 @@ impl Decode {
 
     /// Which column of a line is to blame, and with which value.
     fn misfit(&self, raw: &[u8]) -> Misfit {
+        if !Nesting::default().allows(&[], raw) {
+            let reason = format!("the line is nested more than {DEPTH_MAX} levels deep");
+            return Misfit::because(reason);
+        }
         let object: Map<String, Value> = match serde_json::from_slice(raw) {
             Ok(Value::Object(object)) => object,
             Ok(_) => return Misfit::because("the line is not a JSON object"),
@@ -242,20 +248,34 @@ impl Decode {
 
 /// Unknown names are errors: a value that is silently left out is a value lost. Numbers become
 /// texts where the column holds texts.
-fn decode(schema: &SchemaRef, mut bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+fn decode(schema: &SchemaRef, bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut decoder = ReaderBuilder::new(Arc::clone(schema))
         .with_batch_size(BATCH_ROWS)
         .with_strict_mode(true)
         .with_coerce_primitive(true)
         .build_decoder()?;
     let mut batches = Vec::new();
-    loop {
-        let read = decoder.decode(bytes)?;
-        bytes = &bytes[read..];
-        match decoder.flush()? {
-            Some(batch) => batches.push(batch),
-            None if read == 0 => return Ok(batches),
-            None => {}
+    // A record may well go over several lines, where all of them are in one block.
+    let (mut record, mut start, mut nesting) = (0, 0, Nesting::default());
+    let ends = memchr_iter(b'\n', bytes).map(|newline| newline + 1);
+    for end in ends.chain([bytes.len()]) {
+        let mut line = &bytes[start..end];
+        if !nesting.allows(&bytes[record..start], line) {
+            return Err(ArrowError::JsonError("it is nested too deep".to_owned()));
+        }
+        loop {
+            line = &line[decoder.decode(line)?..];
+            if line.is_empty() {
+                break;
+            }
+            // No more rows fit the batch.
+            batches.extend(decoder.flush()?);
+        }
+        start = end;
+        if !decoder.has_partial_record() {
+            (record, nesting) = (start, Nesting::default());
         }
     }
+    batches.extend(decoder.flush()?);
+    Ok(batches)
 }

@@ -327,6 +327,32 @@ async fn numbers_in_json_keep_their_fractions_or_are_refused() {
 }
 
 #[tokio::test]
+async fn lines_that_are_nested_without_end_are_bad_rows() {
+    let world = World::new().await;
+    let table = table(&[("n", DataType::Int64, true)]);
+    let nested = |depth: usize, between: &str| {
+        let open = format!("[{between}").repeat(depth);
+        format!("{{\"n\": {open}{}}}\n", "]".repeat(depth))
+    };
+    let text = format!("{{\"n\": 1}}\n{}{{\"n\": 2}}\n", nested(1 << 20, ""));
+    let opened = world.open("f.jsonl", vec![text.into_bytes()], Some(&table), 1);
+    let source = opened.await.expect("opens");
+    let batches: Vec<_> = source.batches.try_collect().await.expect("one is allowed");
+    let rows: Vec<_> = batches.iter().flat_map(|batch| numbers(batch, 0)).collect();
+    assert_eq!(rows, [Some(1), Some(2)]);
+    let rejects = source.rejects.take();
+    assert_eq!(rejects[0].line, 2);
+    assert_contains(&rejects[0].reason, &["127 levels"]);
+    // Over several lines, of which each is harmless.
+    let over_lines = nested(2_000, &format!("{}\n", "[".repeat(99)));
+    let over_lines = over_lines.replacen(']', &"]".repeat(2_000 * 99 + 1), 1);
+    let error = world.error("f.jsonl", &over_lines, Some(&table)).await;
+    assert_contains(&error, &["f.jsonl, line 1", "not JSON"]);
+    let error = world.error("f.jsonl", &nested(100, ""), Some(&table)).await;
+    assert_contains(&error, &["column 'n'", "is not a Int64"]);
+}
+
+#[tokio::test]
 async fn json_columns_may_have_any_type_of_the_table() {
     let world = World::new().await;
     let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
