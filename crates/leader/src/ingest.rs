@@ -13,6 +13,7 @@ mod blocking;
 mod columnar;
 mod conform;
 mod csv;
+mod footer;
 mod ids;
 mod infer;
 mod ipc;
@@ -27,6 +28,7 @@ mod records;
 mod rejects;
 mod source;
 mod text;
+mod thrift;
 mod write;
 
 use std::collections::BTreeSet;

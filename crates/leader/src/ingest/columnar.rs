@@ -27,7 +27,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::blocking::{Stop, died, give, produce};
 use super::source::ByteStream;
-use super::{BATCH_ROWS, BatchStream, IngestContext, ipc, pages};
+use super::{BATCH_ROWS, BatchStream, IngestContext, footer, ipc, pages};
 
 /// Batches that wait to be encoded.
 const BATCHES_AHEAD: usize = 8;
@@ -47,6 +47,7 @@ pub(super) async fn parquet(
         expansion: Arc::clone(&expansion),
     };
     read(source, "Parquet", move || {
+        footer::check(&file.file)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         expansion.get_or_init(|| pages::expansion(builder.metadata()));
         let schema = Arc::clone(builder.schema());

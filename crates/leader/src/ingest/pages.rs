@@ -1,38 +1,24 @@
 //! Headers of Parquet pages, from strangers.
 //!
-//! Parquet's reader makes room for as many bytes as a header says that its page has once it is decompressed,
-//! keeps them, with zeros where there was less, and passes over lists of booleans that it does not know one by
-//! one, though they take no bytes. So a header of some bytes asks for two gigabytes, or for minutes, and is
-//! looked at before it is read. It has to be what every writer writes: the fields of the format by their
-//! numbers, upwards, with their types. Then what is looked at here is what is read there.
+//! Parquet's reader makes room for as many bytes as a header says that its page has once it is decompressed, and
+//! keeps them, with zeros where there was less. So a header of some bytes asks for two gigabytes, and is looked at
+//! before it is read.
 
 use std::io::{self, Read};
 
 use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 
-use self::Kind::{Binary, Bool, Int32, Int64, Struct};
+use super::thrift::Kind::{self, Binary, Bool, Int32, Int64, Seen, Struct};
+use super::thrift::{Thrift, garbled};
 
 /// Bytes of a page once it is decompressed. Writers begin another one after about one mebibyte; a page has one
 /// value at least, however large.
 const PAGE_BYTES_MAX: i64 = 512 << 20;
 /// What a page may have beyond what its codec can make of it.
 const PAGE_BYTES_FREE: i64 = 64 << 10;
-/// Structures within structures; Parquet's reader goes as deep.
-const DEPTH_MAX: u8 = 64;
-
-/// The type of a field, where it is known.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Bool,
-    Int32,
-    Int64,
-    Binary,
-    Struct(&'static [Self]),
-}
-
 // From 1 on, as in `parquet.thrift`.
-const STATISTICS: &[Kind] = &[Binary, Binary, Int64, Int64, Binary, Binary, Bool, Bool];
+pub(super) const STATISTICS: &[Kind] = &[Binary, Binary, Int64, Int64, Binary, Binary, Bool, Bool];
 const DATA_PAGE: &[Kind] = &[Int32, Int32, Int32, Int32, Struct(STATISTICS)];
 const DICTIONARY_PAGE: &[Kind] = &[Int32, Int32, Bool];
 const DATA_PAGE_V2: &[Kind] = &[
@@ -47,44 +33,16 @@ const DATA_PAGE_V2: &[Kind] = &[
 ];
 const PAGE: &[Kind] = &[
     Int32,
-    Int32,
-    Int32,
+    Seen(&Int32),
+    Seen(&Int32),
     Int32,
     Struct(DATA_PAGE),
     Struct(&[]),
     Struct(DICTIONARY_PAGE),
     Struct(DATA_PAGE_V2),
 ];
-const UNCOMPRESSED_PAGE_SIZE: u8 = 2;
-const COMPRESSED_PAGE_SIZE: u8 = 3;
-
-// The types of Thrift's compact protocol.
-const STOP: u8 = 0;
-const TRUE: u8 = 1;
-const FALSE: u8 = 2;
-const BYTE: u8 = 3;
-const INT16: u8 = 4;
-const INT32: u8 = 5;
-const INT64: u8 = 6;
-const DOUBLE: u8 = 7;
-const BINARY: u8 = 8;
-const LIST: u8 = 9;
-const SET: u8 = 10;
-const MAP: u8 = 11;
-const STRUCT: u8 = 12;
-const UUID: u8 = 13;
-
-impl Kind {
-    fn is(self, kind: u8) -> bool {
-        match self {
-            Self::Bool => is_bool(kind),
-            Self::Int32 => kind == INT32,
-            Self::Int64 => kind == INT64,
-            Self::Binary => kind == BINARY,
-            Self::Struct(_) => kind == STRUCT,
-        }
-    }
-}
+const UNCOMPRESSED_PAGE_SIZE: i16 = 2;
+const COMPRESSED_PAGE_SIZE: i16 = 3;
 
 /// How many bytes at most the codecs of a file can make of one.
 pub(super) fn expansion(metadata: &ParquetMetaData) -> i64 {
@@ -109,13 +67,17 @@ pub(super) fn expansion(metadata: &ParquetMetaData) -> i64 {
 /// # Errors
 /// When it is none, ends before its end, or asks for too much.
 pub(super) fn check_header(reader: impl Read, expansion: i64) -> io::Result<()> {
-    let mut header = Header { reader };
     let (mut uncompressed, mut compressed) = (0, 0);
-    header.known(PAGE, DEPTH_MAX, &mut |field, value| match field {
-        UNCOMPRESSED_PAGE_SIZE => uncompressed = i64::from(value),
-        COMPRESSED_PAGE_SIZE => compressed = i64::from(value),
-        _ => {}
-    })?;
+    let header = Thrift::new(reader).check(PAGE, &mut |field, value| {
+        match field {
+            UNCOMPRESSED_PAGE_SIZE => uncompressed = i64::from(value),
+            COMPRESSED_PAGE_SIZE => compressed = i64::from(value),
+            _ => {}
+        }
+        Ok(())
+    });
+    header
+        .map_err(|error| io::Error::new(error.kind(), format!("the header of a page: {error}")))?;
     let possible = compressed.saturating_mul(expansion);
     let most = possible.saturating_add(PAGE_BYTES_FREE).min(PAGE_BYTES_MAX);
     if uncompressed > most {
@@ -126,167 +88,11 @@ pub(super) fn check_header(reader: impl Read, expansion: i64) -> io::Result<()> 
     Ok(())
 }
 
-fn is_bool(kind: u8) -> bool {
-    matches!(kind, TRUE | FALSE)
-}
-
-fn garbled(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
-
-struct Header<R> {
-    reader: R,
-}
-
-impl<R: Read> Header<R> {
-    fn byte(&mut self) -> io::Result<u8> {
-        let mut byte = [0];
-        self.reader.read_exact(&mut byte)?;
-        Ok(byte[0])
-    }
-
-    fn number(&mut self) -> io::Result<u64> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(garbled("a page header has a number that is too long"))
-    }
-
-    fn signed(&mut self) -> io::Result<i64> {
-        let number = self.number()?;
-        Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
-    }
-
-    fn pass(&mut self, count: u64) -> io::Result<()> {
-        let passed = io::copy(&mut self.reader.by_ref().take(count), &mut io::sink())?;
-        if passed < count {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
-    }
-
-    /// A structure whose first fields are known; `see` is given its numbers.
-    fn known(
-        &mut self,
-        fields: &[Kind],
-        depth: u8,
-        see: &mut dyn FnMut(u8, i32),
-    ) -> io::Result<()> {
-        let mut last = 0_u8;
-        loop {
-            let byte = self.byte()?;
-            let (step, kind) = (byte >> 4, byte & 0x0F);
-            if kind == STOP {
-                return Ok(());
-            }
-            let field = last.checked_add(step).filter(|_| step > 0);
-            last = field
-                .ok_or_else(|| garbled("this is no page header: its fields are in no order"))?;
-            let Some(known) = fields.get(usize::from(last) - 1) else {
-                self.unknown(kind, depth)?;
-                continue;
-            };
-            if !known.is(kind) {
-                return Err(garbled(&format!(
-                    "this is no page header: field {last} has another type"
-                )));
-            }
-            match known {
-                Kind::Struct(fields) => self.known(fields, depth - 1, &mut |_, _| {})?,
-                Kind::Int32 => {
-                    // Parquet's reader cuts a larger one off.
-                    let value = i32::try_from(self.signed()?)
-                        .map_err(|_| garbled("a page header has a number that is too large"))?;
-                    see(last, value);
-                }
-                Kind::Int64 => drop(self.number()?),
-                Kind::Bool | Kind::Binary => self.unknown(kind, depth)?,
-            }
-        }
-    }
-
-    /// A value of which only the type is known.
-    fn unknown(&mut self, kind: u8, depth: u8) -> io::Result<()> {
-        let Some(depth) = depth.checked_sub(1) else {
-            return Err(garbled("a page header is nested too deep"));
-        };
-        match kind {
-            TRUE | FALSE => Ok(()),
-            BYTE => self.pass(1),
-            INT16 | INT32 | INT64 => self.number().map(drop),
-            DOUBLE => self.pass(8),
-            UUID => self.pass(16),
-            BINARY => {
-                let length = self.number()?;
-                self.pass(length)
-            }
-            LIST | SET => {
-                let byte = self.byte()?;
-                let (count, kind) = (byte >> 4, byte & 0x0F);
-                let count = match count {
-                    15 => self.number()?,
-                    count => u64::from(count),
-                };
-                self.many(count, &[kind], depth)
-            }
-            MAP => match self.number()? {
-                0 => Ok(()),
-                count => {
-                    let kinds = self.byte()?;
-                    self.many(count, &[kinds >> 4, kinds & 0x0F], depth)
-                }
-            },
-            STRUCT => loop {
-                let byte = self.byte()?;
-                if byte & 0x0F == STOP {
-                    return Ok(());
-                }
-                if byte >> 4 == 0 {
-                    self.number()?;
-                }
-                self.unknown(byte & 0x0F, depth)?;
-            },
-            _ => Err(garbled("a page header has a value of no type")),
-        }
-    }
-
-    /// As many of some values. Nothing in the format is a list of booleans here.
-    fn many(&mut self, count: u64, kinds: &[u8], depth: u8) -> io::Result<()> {
-        if count > 0 && kinds.iter().any(|kind| is_bool(*kind)) {
-            return Err(garbled("a page header has a list of booleans"));
-        }
-        for _ in 0..count {
-            for kind in kinds {
-                self.unknown(*kind, depth)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::thrift::written::{field, number};
+    use super::super::thrift::{BINARY, INT32, INT64, LIST, MAP, STOP, STRUCT, TRUE, UUID};
     use super::*;
-
-    /// A field: its distance from the last one, and its type.
-    const fn field(step: u8, kind: u8) -> u8 {
-        step << 4 | kind
-    }
-
-    fn number(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value > 0x7F {
-            bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
 
     /// A data page of `size` bytes with statistics, and what stands before its end.
     fn header(size: u64, more: &[u8]) -> Vec<u8> {

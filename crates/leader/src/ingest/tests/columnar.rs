@@ -280,6 +280,20 @@ async fn lengths_that_arrow_data_claims_are_not_believed() {
 }
 
 #[tokio::test]
+async fn parquet_columns_that_are_nested_without_end_are_refused() {
+    // Nothing but elements of a schema: each is called "g", and has one other.
+    let groups = 1_u32 << 17;
+    let mut footer = vec![0x15, 2, 0x19, 0xFC, 0x80, 0x80, 8];
+    for _ in 0..groups {
+        footer.extend([0x48, 1, b'g', 0x15, 2, 0]);
+    }
+    let length = u32::try_from(footer.len()).expect("small").to_le_bytes();
+    let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
+    let refused = refusal("f.parquet", file).await;
+    assert_eq!(refused.as_deref(), Some("corrupt_source"));
+}
+
+#[tokio::test]
 async fn rows_without_columns_are_refused() {
     let world = World::new().await;
     let options = RecordBatchOptions::new().with_row_count(Some(3));
