@@ -133,7 +133,13 @@ pub async fn open_source(
     let rejects = |place| Rejects::new(source_name, place, table.is_none(), bad_rows_max);
     let slots = &context.encoding;
     let (found, batches): (SchemaRef, BatchStream) = match source {
-        IngestSource::Batches(schema, batches) => (schema, batches),
+        // As with files, no row would have anything.
+        IngestSource::Batches(schema, _) if schema.fields().is_empty() => {
+            return Err(ServiceError::invalid(format!(
+                "{source_name} has no columns"
+            )));
+        }
+        IngestSource::Batches(schema, batches) => (schema, ipc::stream_in_pieces(batches)),
         source => {
             let (format, text) = decide_format(format, source_name, text)?;
             let bytes = source::open(source, &context.bucket).await?;

@@ -170,28 +170,44 @@ impl Conform {
             rows_before += batch.num_rows() as u64;
             match self.batch(&batch) {
                 Ok(batch) => Ok(batch),
-                Err(DoesNotFit) => self.row_by_row(&batch, first_row),
+                Err(DoesNotFit) => self.without_misfits(&batch, first_row),
             }
         })
     }
 
-    fn row_by_row(&self, batch: &RecordBatch, first_row: u64) -> Result<RecordBatch, ServiceError> {
+    /// Finds the rows that do not fit by halving, and leaves them out.
+    fn without_misfits(
+        &self,
+        batch: &RecordBatch,
+        first_row: u64,
+    ) -> Result<RecordBatch, ServiceError> {
         let mut good = Vec::new();
-        for row in 0..batch.num_rows() {
-            let one = batch.slice(row, 1);
-            match self.batch(&one) {
-                Ok(one) => good.push(one),
-                Err(DoesNotFit) => {
-                    let misfit = self.misfit(&one);
-                    self.rejects.add(Misfit {
-                        line: first_row + row as u64,
-                        ..misfit
-                    })?;
-                }
-            }
-        }
+        self.halve(batch, first_row, &mut good)?;
         arrow::compute::concat_batches(&self.table, &good)
             .map_err(|error| ServiceError::internal(error.to_string()))
+    }
+
+    fn halve(
+        &self,
+        batch: &RecordBatch,
+        first_row: u64,
+        good: &mut Vec<RecordBatch>,
+    ) -> Result<(), ServiceError> {
+        if let Ok(batch) = self.batch(batch) {
+            good.push(batch);
+            return Ok(());
+        }
+        let rows = batch.num_rows();
+        if rows <= 1 {
+            return self.rejects.add(Misfit {
+                line: first_row,
+                ..self.misfit(batch)
+            });
+        }
+        let half = rows / 2;
+        self.halve(&batch.slice(0, half), first_row, good)?;
+        let behind = batch.slice(half, rows - half);
+        self.halve(&behind, first_row + half as u64, good)
     }
 
     fn misfit(&self, row: &RecordBatch) -> Misfit {

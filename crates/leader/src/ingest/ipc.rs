@@ -1,4 +1,4 @@
-//! Arrow IPC files from strangers.
+//! Arrow IPC files, and Arrow batches, from strangers.
 //!
 //! As with streams ([`slipstream_frontend::arrow_ipc`]), what a file says of its sizes is compared with what
 //! it has before Arrow makes room for it.
@@ -11,9 +11,10 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::root_as_footer;
-use slipstream_frontend::arrow_ipc;
+use futures::{StreamExt, TryStreamExt, stream};
+use slipstream_frontend::{ServiceError, arrow_ipc};
 
-use super::BATCH_ROWS;
+use super::{BATCH_ROWS, BatchStream};
 
 /// The end of a file: the length of the footer, and the magic.
 const TRAILER_BYTES: usize = 10;
@@ -83,15 +84,32 @@ pub(super) fn in_pieces(
             Ok(batch) => (Some(batch), None),
             Err(error) => (None, Some(error)),
         };
-        let pieces = batch.into_iter().flat_map(pieces).map(Ok);
+        let whole = |batch| pieces(batch, BATCH_ROWS);
+        let pieces = batch.into_iter().flat_map(whole).map(Ok);
         pieces.chain(error.map(Err))
     })
 }
 
-fn pieces(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
+/// The same for batches that come one by one.
+pub(super) fn stream_in_pieces(batches: BatchStream) -> BatchStream {
+    let checked = batches.map(|batch| {
+        let checked = check_rows(batch?);
+        checked.map_err(|error| ServiceError::invalid(format!("{error}. Nothing was ingested")))
+    });
+    checked
+        .map_ok(|batch| stream::iter(pieces(batch, BATCH_ROWS).map(Ok)))
+        .try_flatten()
+        .boxed()
+}
+
+/// A batch of no rows is a piece too.
+pub(super) fn pieces(
+    batch: RecordBatch,
+    rows_max: usize,
+) -> impl Iterator<Item = RecordBatch> + Send {
     let rows = batch.num_rows();
-    let starts = (0..rows.max(1)).step_by(BATCH_ROWS);
-    starts.map(move |start| batch.slice(start, BATCH_ROWS.min(rows - start)))
+    let starts = (0..rows.max(1)).step_by(rows_max);
+    starts.map(move |start| batch.slice(start, rows_max.min(rows - start)))
 }
 
 fn check_rows(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {

@@ -2,8 +2,9 @@
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-    FixedSizeBinaryArray, Float32Array, Float64Array, ListArray, RecordBatchOptions, StringArray,
-    StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
+    FixedSizeBinaryArray, Float32Array, Float64Array, ListArray, NullArray, RecordBatchOptions,
+    StringArray, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    UInt8Array,
 };
 use arrow::datatypes::{Int8Type, Int32Type};
 use arrow::ipc::writer::{FileWriter, StreamWriter};
@@ -291,6 +292,80 @@ async fn parquet_columns_that_are_nested_without_end_are_refused() {
     let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
     let refused = refusal("f.parquet", file).await;
     assert_eq!(refused.as_deref(), Some("corrupt_source"));
+}
+
+/// Batches as Flight brings them.
+async fn open_batches(
+    world: &World,
+    batches: Vec<RecordBatch>,
+    table: Option<&TableSchema>,
+    bad_rows_max: u64,
+) -> Result<OpenSource, ServiceError> {
+    let schema = batches[0].schema();
+    let batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
+    let source = IngestSource::Batches(schema, batches);
+    let text = &world.text;
+    open_source(
+        &world.context,
+        source,
+        None,
+        "batches",
+        text,
+        table,
+        bad_rows_max,
+    )
+    .await
+}
+
+#[tokio::test]
+async fn batches_over_flight_are_checked_and_cut_as_those_of_files() {
+    let world = World::new().await;
+    let table = table(&[("n", DataType::Int64, true)]);
+    let nulls = |rows| {
+        let nulls: ArrayRef = Arc::new(NullArray::new(rows));
+        RecordBatch::try_from_iter_with_nullable([("n", nulls, true)]).expect("valid")
+    };
+    for table in [None, Some(&table)] {
+        let source = open_batches(&world, vec![nulls(1 << 44)], table, 9).await;
+        let mut batches = source.expect("opens").batches;
+        let error = batches.try_next().await.expect_err("too many rows");
+        assert_eq!(error.code(), "invalid_argument");
+        assert!(error.message().contains("are the most"), "{error}");
+
+        let source = open_batches(&world, vec![nulls(1 << 30)], table, 9).await;
+        let mut batches = source.expect("opens").batches;
+        let first = batches.try_next().await.expect("fits").expect("a piece");
+        assert_eq!(first.num_rows(), BATCH_ROWS);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(3));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
+    let opened = open_batches(&world, vec![batch.expect("rows")], Some(&table), 0).await;
+    let refused = opened.err().map(|error| error.message().to_owned());
+    assert_eq!(refused.as_deref(), Some("batches has no columns"));
+}
+
+#[tokio::test]
+async fn rows_that_do_not_fit_are_found_wherever_they_stand() {
+    let world = World::new().await;
+    let table = table(&[("n", DataType::Int64, false)]);
+    let rows = BATCH_ROWS * 3 + 5;
+    let bad = [0, 1, 4_000, BATCH_ROWS, BATCH_ROWS + 1, rows - 1];
+    let number = |row: usize| if bad.contains(&row) { 0.5 } else { row as f64 };
+    let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(number)));
+    let batch = RecordBatch::try_from_iter([("n", values)]).expect("valid");
+    let source = open_batches(&world, vec![batch], Some(&table), 6)
+        .await
+        .expect("opens");
+    let batches: Vec<_> = source.batches.try_collect().await.expect("allowed");
+    let kept: Vec<_> = batches.iter().flat_map(|batch| numbers(batch, 0)).collect();
+    let expected = (0..rows).filter(|row| !bad.contains(row));
+    assert!(kept.into_iter().eq(expected.map(|row| Some(row as i64))));
+    let rejects = source.rejects.take();
+    let found: Vec<_> = rejects
+        .iter()
+        .map(|reject| reject.line as usize - 1)
+        .collect();
+    assert_eq!(found, bad);
 }
 
 #[tokio::test]
