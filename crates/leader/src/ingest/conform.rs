@@ -41,19 +41,32 @@ impl Conform {
         let name = rejects.source();
         // The first of a name counts.
         let (mut exact, mut folded) = (HashMap::new(), HashMap::new());
+        let known: HashSet<_> = table.fields().iter().map(|field| field.name()).collect();
         for (index, field) in source.fields().iter().enumerate() {
             exact.entry(field.name().as_str()).or_insert(index);
-            let name = field.name().to_ascii_lowercase();
-            folded.entry(name).or_insert(index);
+            // What a column has the very name of is not another one's.
+            if !known.contains(field.name()) {
+                let name = field.name().to_ascii_lowercase();
+                folded.entry(name).or_insert(index);
+            }
         }
         let find = |wanted: &String| {
             let found = exact.get(wanted.as_str());
             let found = found.or_else(|| folded.get(&wanted.to_ascii_lowercase()));
             found.copied()
         };
-        let known = table.fields().iter().map(|field| field.name());
-        let sources: Vec<_> = known.map(find).collect();
-        let taken: HashSet<_> = sources.iter().flatten().collect();
+        let wanted = table.fields().iter().map(|field| field.name());
+        let sources: Vec<_> = wanted.map(find).collect();
+        let mut taken = HashSet::new();
+        for index in sources.iter().flatten() {
+            if !taken.insert(index) {
+                return Err(ServiceError::invalid(format!(
+                    "{name} has a column '{}' that may be either of two columns of the table: \
+                     write its name as the table does",
+                    source.field(*index).name()
+                )));
+            }
+        }
         for (index, field) in source.fields().iter().enumerate() {
             if !taken.contains(&index) {
                 let is_taken = table
@@ -89,7 +102,9 @@ impl Conform {
                 }
                 Some(index) => {
                     let found = source.field(*index).data_type();
-                    if !can_cast_types(found, field.data_type()) {
+                    if !can_cast_types(found, field.data_type())
+                        || !has_fields_of(found, field.data_type())
+                    {
                         return Err(ServiceError::invalid(format!(
                             "column '{}' of {name} has type {found}, which cannot become the \
                              table's {}",
@@ -260,6 +275,51 @@ fn cast(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, DoesNotFit>
     Ok(converted)
 }
 
+/// Whether structures have fields of the same names, here and within: where not all of them match, Arrow would go by
+/// their places.
+fn has_fields_of(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (T::Struct(from), T::Struct(to)) => {
+            from.len() == to.len()
+                && to.iter().all(|to| {
+                    let found = from.find(to.name());
+                    found.is_some_and(|(_, from)| has_fields_of(from.data_type(), to.data_type()))
+                })
+        }
+        // What keys and values are called differs between writers, and says nothing.
+        (T::Map(from, _), T::Map(to, _)) => match (from.data_type(), to.data_type()) {
+            (T::Struct(from), T::Struct(to)) => from
+                .iter()
+                .zip(to)
+                .all(|(from, to)| has_fields_of(from.data_type(), to.data_type())),
+            _ => true,
+        },
+        _ => match (within(from), within(to)) {
+            (None, None) => true,
+            // A value may become a list of one, or the reverse.
+            (inner_from, inner_to) => {
+                has_fields_of(inner_from.unwrap_or(from), inner_to.unwrap_or(to))
+            }
+        },
+    }
+}
+
+/// The type of what a type has many of.
+fn within(data_type: &DataType) -> Option<&DataType> {
+    use DataType as T;
+    match data_type {
+        T::List(field)
+        | T::LargeList(field)
+        | T::ListView(field)
+        | T::LargeListView(field)
+        | T::FixedSizeList(field, _) => Some(field.data_type()),
+        T::Dictionary(_, values) => Some(values),
+        T::RunEndEncoded(_, values) => Some(values.data_type()),
+        _ => None,
+    }
+}
+
 /// Whether a cast may drop a fraction, here or within.
 fn cuts_off(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
@@ -269,10 +329,10 @@ fn cuts_off(from: &DataType, to: &DataType) -> bool {
         | (T::FixedSizeList(from, _), T::FixedSizeList(to, _)) => {
             cuts_off(from.data_type(), to.data_type())
         }
-        (T::Struct(from), T::Struct(to)) => from
-            .iter()
-            .zip(to)
-            .any(|(from, to)| cuts_off(from.data_type(), to.data_type())),
+        (T::Struct(from), T::Struct(to)) => to.iter().any(|to| {
+            let found = from.find(to.name());
+            found.is_some_and(|(_, from)| cuts_off(from.data_type(), to.data_type()))
+        }),
         _ => (from.is_floating() || from.is_decimal()) && to.is_integer(),
     }
 }

@@ -6,7 +6,8 @@ use arrow::array::{
     StringArray, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
     UInt8Array,
 };
-use arrow::datatypes::{Int8Type, Int32Type};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{Fields, Int8Type, Int32Type};
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -164,6 +165,87 @@ async fn columns_that_cannot_fit_are_refused_before_a_row_is_read() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn fields_within_columns_go_by_their_names() {
+    let world = World::new().await;
+    let fields = |names: [&str; 2]| -> Fields {
+        names
+            .map(|name| Field::new(name, DataType::Int64, true))
+            .into_iter()
+            .collect()
+    };
+    let structs = |names| -> ArrayRef {
+        let columns = [1, 2].map(|n| Arc::new(Int64Array::from(vec![n])) as ArrayRef);
+        Arc::new(StructArray::new(fields(names), columns.to_vec(), None))
+    };
+    let listed = |names| -> ArrayRef {
+        let structs = structs(names);
+        let field = Arc::new(Field::new_list_field(structs.data_type().clone(), true));
+        Arc::new(ListArray::new(
+            field,
+            OffsetBuffer::from_lengths([1]),
+            structs,
+            None,
+        ))
+    };
+    let places = DataType::Struct(fields(["lat", "lon"]));
+    let lists = DataType::List(Arc::new(Field::new_list_field(places.clone(), true)));
+    let table = table(&[("p", places, true), ("l", lists, true)]);
+    let batch = |names, listed_names| {
+        let columns = [("p", structs(names)), ("l", listed(listed_names))];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, values)| (name, values, true)))
+            .expect("valid")
+    };
+    let (same, other) = (["lon", "lat"], ["lat", "lng"]);
+    let source = open_batches(&world, vec![batch(same, same)], Some(&table), 0).await;
+    let batches: Vec<_> = source
+        .expect("opens")
+        .batches
+        .try_collect()
+        .await
+        .expect("fits");
+    let lists = batches[0].column(1).as_list::<i32>().value(0);
+    for structs in [batches[0].column(0), &lists] {
+        let latitudes = structs.as_struct().column_by_name("lat").expect("found");
+        assert_eq!(latitudes.as_primitive::<Int64Type>().value(0), 2);
+    }
+    for (names, listed, column) in [(other, same, "'p'"), (same, other, "'l'")] {
+        let opened = open_batches(&world, vec![batch(names, listed)], Some(&table), 9).await;
+        let error = opened.err().expect("another name").to_string();
+        assert!(
+            error.contains(column) && error.contains("cannot become"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_column_is_taken_twice() {
+    let world = World::new().await;
+    let table = table(&[("a", DataType::Int64, true), ("A", DataType::Int64, true)]);
+    let batch = |name: &str| {
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+        RecordBatch::try_from_iter_with_nullable([(name, values, true)]).expect("valid")
+    };
+    for (name, expected) in [("a", [Some(7), None]), ("A", [None, Some(7)])] {
+        let source = open_batches(&world, vec![batch(name)], Some(&table), 0).await;
+        let batches: Vec<_> = source
+            .expect("opens")
+            .batches
+            .try_collect()
+            .await
+            .expect("fits");
+        assert_eq!(
+            [0, 1].map(|column| numbers(&batches[0], column)[0]),
+            expected
+        );
+    }
+    let table = super::table(&[("ab", DataType::Int64, true), ("AB", DataType::Int64, true)]);
+    let opened = open_batches(&world, vec![batch("Ab")], Some(&table), 0).await;
+    let error = opened.err().expect("it may be both").to_string();
+    assert!(error.contains("either of two columns"), "{error}");
 }
 
 fn list() -> DataType {
