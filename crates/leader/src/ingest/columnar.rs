@@ -32,7 +32,7 @@ use super::{BATCH_ROWS, BatchStream, IngestContext, footer, ipc, pages};
 /// Batches that wait to be encoded.
 const BATCHES_AHEAD: usize = 8;
 /// Bytes of one batch, about: the batches that wait then stay within 64 MiB.
-const BATCH_BYTES: usize = 8 << 20;
+pub(super) const BATCH_BYTES: usize = 8 << 20;
 const ARROW_FILE_MAGIC: &[u8] = b"ARROW1";
 
 /// Reads a Parquet file.

@@ -7,15 +7,18 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, ne
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use slipstream_frontend::ServiceError;
 use slipstream_model::TableSchema;
 
-use super::BatchStream;
+use super::columnar::BATCH_BYTES;
 use super::rejects::{Misfit, Rejects};
+use super::{BATCH_ROWS, BatchStream, ipc};
 
 /// Columns that a refusal names.
 const NAMED_MAX: usize = 100;
+/// What a value takes at least while it is on the way, null or not: its place in a line, and in an array.
+const VALUE_BYTES: usize = 24;
 
 /// A value that does not fit its column.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub(super) struct Conform {
     table: SchemaRef,
     /// For each column of the table, which column of the source it is.
     sources: Vec<Option<usize>>,
+    /// For each column of the table that the source does not have, as many nulls as a batch has rows: all
+    /// batches share them.
+    nulls: Vec<Option<ArrayRef>>,
+    batch_rows: usize,
     rejects: Rejects,
 }
 
@@ -116,11 +123,24 @@ impl Conform {
                 None => {}
             }
         }
+        let batch_rows = batch_rows(&table);
+        let nulls = table.fields().iter().zip(&sources);
+        let nulls = nulls.map(|(field, source)| match source {
+            Some(_) => None,
+            None => Some(new_null_array(field.data_type(), batch_rows)),
+        });
         Ok(Self {
+            nulls: nulls.collect(),
+            batch_rows,
             table,
             sources,
             rejects,
         })
+    }
+
+    /// Rows that a batch has at most, so that it is not too much to hold however wide the table is.
+    pub(super) fn batch_rows(&self) -> usize {
+        self.batch_rows
     }
 
     /// The type that a column of the source becomes.
@@ -151,35 +171,39 @@ impl Conform {
 
     /// A whole batch.
     pub(super) fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch, DoesNotFit> {
-        let columns = self
-            .table
-            .fields()
-            .iter()
-            .zip(&self.sources)
-            .map(|(field, source)| {
-                let values = match source {
-                    Some(source) => cast(batch.column(*source), field.data_type())?,
-                    None => new_null_array(field.data_type(), batch.num_rows()),
-                };
-                if !field.is_nullable() && values.logical_null_count() > 0 {
-                    return Err(DoesNotFit);
-                }
-                Ok(values)
-            });
+        let rows = batch.num_rows();
+        let columns = self.table.fields().iter().zip(&self.sources);
+        let columns = columns.zip(&self.nulls).map(|((field, source), nulls)| {
+            let values = match (source, nulls) {
+                (Some(source), _) => cast(batch.column(*source), field.data_type())?,
+                (None, Some(nulls)) if rows <= nulls.len() => nulls.slice(0, rows),
+                (None, _) => new_null_array(field.data_type(), rows),
+            };
+            if !field.is_nullable() && values.logical_null_count() > 0 {
+                return Err(DoesNotFit);
+            }
+            Ok(values)
+        });
         let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(&self.table), columns, &options)
             .map_err(|_| DoesNotFit)
     }
 
-    /// Every batch of a source that has rows but no lines. A row that does not fit is named by
-    /// its number.
+    /// Every batch of a source that has rows but no lines, cut where the table is wider. A row that does
+    /// not fit is named by its number.
     pub(super) fn apply(
         self,
         batches: BatchStream,
     ) -> impl Stream<Item = Result<RecordBatch, ServiceError>> + Send {
         let mut rows_before = 0;
-        batches.map(move |batch| {
+        let batch_rows = self.batch_rows;
+        let pieces = batches
+            .map_ok(move |batch| {
+                stream::iter(ipc::pieces(batch, batch_rows).map(Ok::<_, ServiceError>))
+            })
+            .try_flatten();
+        pieces.map(move |batch| {
             let batch = batch?;
             let first_row = rows_before + 1;
             rows_before += batch.num_rows() as u64;
@@ -243,6 +267,34 @@ impl Conform {
             return Misfit::at(&name, value, reason);
         }
         Misfit::because("the row does not fit the table")
+    }
+}
+
+/// Rows of one batch of a table: fewer where it is so wide that the usual number would be too much to hold.
+fn batch_rows(table: &Schema) -> usize {
+    let row_bytes = table
+        .fields()
+        .iter()
+        .map(|field| row_bytes(field.data_type()));
+    let row_bytes = row_bytes.fold(1, usize::saturating_add);
+    (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS)
+}
+
+/// What a row of a type takes at least, all of it null.
+fn row_bytes(data_type: &DataType) -> usize {
+    use DataType as T;
+    let repeated = |count: &i32| usize::try_from(*count).unwrap_or(0);
+    match data_type {
+        T::Struct(fields) => {
+            let fields = fields.iter().map(|field| row_bytes(field.data_type()));
+            fields.fold(VALUE_BYTES, usize::saturating_add)
+        }
+        T::FixedSizeList(field, count) => {
+            let elements = row_bytes(field.data_type()).saturating_mul(repeated(count));
+            elements.max(VALUE_BYTES)
+        }
+        T::FixedSizeBinary(count) => repeated(count).max(VALUE_BYTES),
+        _ => VALUE_BYTES,
     }
 }
 

@@ -15,6 +15,7 @@ use slipstream_frontend::{ServiceError, TextOptions};
 use slipstream_model::TableSchema;
 use tokio::sync::Semaphore;
 
+use super::BatchStream;
 use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
@@ -24,7 +25,6 @@ use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
 use super::text::{Block, BlockStream, blocks, decode_all};
-use super::{BATCH_ROWS, BatchStream};
 
 /// How records are read.
 #[derive(Debug, Clone)]
@@ -311,10 +311,11 @@ impl Decode {
         column: Option<usize>,
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         let delimiter = self.dialect.delimiter;
+        let batch_rows = self.conform.batch_rows();
         let pattern = self.dialect.nulls.pattern_for(records, delimiter);
         if pattern.is_none()
             && column.is_none()
-            && let Some(batches) = plain::decode(records, delimiter, &self.file, BATCH_ROWS)
+            && let Some(batches) = plain::decode(records, delimiter, &self.file, batch_rows)
         {
             return Ok(batches);
         }
@@ -323,7 +324,7 @@ impl Decode {
         let rows = records.len() / self.file.fields().len().max(1) + 1;
         let mut builder = ReaderBuilder::new(Arc::clone(&self.file))
             .with_delimiter(delimiter)
-            .with_batch_size(rows.min(BATCH_ROWS));
+            .with_batch_size(rows.min(batch_rows));
         if let Some(pattern) = pattern {
             builder = builder.with_null_regex(pattern.clone());
         }

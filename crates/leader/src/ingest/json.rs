@@ -14,6 +14,7 @@ use slipstream_frontend::ServiceError;
 use slipstream_model::TableSchema;
 use tokio::sync::Semaphore;
 
+use super::BatchStream;
 use super::blocking::compute;
 use super::conform::Conform;
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
@@ -21,12 +22,15 @@ use super::nesting::{DEPTH_MAX, Nesting};
 use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
-use super::text::{Block, BlockStream, blocks, decode_all};
-use super::{BATCH_ROWS, BatchStream};
+use super::text::{Block, BlockStream, blocks, decode_all, of_lines};
 
 /// Whole numbers are decoded to this first: the decoder would make 2 of 2.5 without a word, and
 /// this holds every whole number of 64 bits with room for a fraction to be found out.
 const NUMBER: DataType = DataType::Decimal128(38, 10);
+
+/// Batches that are made of one block: they are held until others before them are given on. A line of
+/// two bytes is a row of all columns.
+const BATCHES_MAX: usize = 2;
 
 /// Begins to read. The first blocks are looked at when there is no table yet.
 pub(super) async fn open(
@@ -59,6 +63,7 @@ pub(super) async fn open(
         rejects,
     };
     let all: BlockStream = stream::iter(sample.into_iter().map(Ok)).chain(rest).boxed();
+    let all = of_lines(all, decode.rows_max());
     let schema = table.arrow().as_ref().clone();
     Ok((
         schema,
@@ -157,6 +162,11 @@ struct Decode {
 }
 
 impl Decode {
+    /// Rows of one block.
+    fn rows_max(&self) -> usize {
+        self.conform.batch_rows() * BATCHES_MAX
+    }
+
     /// The fast way: the whole block at once. When anything does not fit, the slow way finds it.
     fn block(&self, block: &Block) -> Result<Vec<RecordBatch>, ServiceError> {
         if let Some(batches) = self.decode(&block.bytes) {
@@ -169,7 +179,7 @@ impl Decode {
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Vec<RecordBatch>> {
-        let batches = decode(&self.file, bytes).ok()?;
+        let batches = decode(&self.file, bytes, self.conform.batch_rows()).ok()?;
         let batches = batches.iter().map(|batch| self.conform.batch(batch));
         batches.collect::<Result<_, _>>().ok()
     }
@@ -238,7 +248,7 @@ impl Decode {
     fn value_fits(&self, column: usize, name: &str, value: &Value) -> bool {
         let alone = serde_json::json!({ name: value }).to_string();
         let schema = Arc::new(Schema::new(vec![self.file.field(column).clone()]));
-        let decoded = decode(&schema, alone.as_bytes());
+        let decoded = decode(&schema, alone.as_bytes(), 1);
         decoded.is_ok_and(|batches| {
             let mut batches = batches.iter();
             batches.all(|batch| self.conform.column_fits(column, batch.column(0)))
@@ -248,9 +258,15 @@ impl Decode {
 
 /// Unknown names are errors: a value that is silently left out is a value lost. Numbers become
 /// texts where the column holds texts.
-fn decode(schema: &SchemaRef, bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+fn decode(
+    schema: &SchemaRef,
+    bytes: &[u8],
+    batch_rows: usize,
+) -> Result<Vec<RecordBatch>, ArrowError> {
+    // The decoder makes room for a whole batch of rows at once. An object takes two bytes at least.
+    let batch_rows = batch_rows.min(bytes.len() / 2 + 1);
     let mut decoder = ReaderBuilder::new(Arc::clone(schema))
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(batch_rows)
         .with_strict_mode(true)
         .with_coerce_primitive(true)
         .build_decoder()?;
@@ -270,6 +286,11 @@ fn decode(schema: &SchemaRef, bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowErr
             }
             // No more rows fit the batch.
             batches.extend(decoder.flush()?);
+            if batches.len() >= BATCHES_MAX {
+                // There are more of them than lines.
+                let many = "it has many objects in a line".to_owned();
+                return Err(ArrowError::JsonError(many));
+            }
         }
         start = end;
         if !decoder.has_partial_record() {

@@ -56,6 +56,41 @@ pub(crate) fn blocks(bytes: ByteStream, records: Records, source: &str) -> Block
     blocks.boxed()
 }
 
+/// Cuts blocks of JSON lines into those of so many lines, and some more where an object goes over several.
+pub(crate) fn of_lines(blocks: BlockStream, lines: usize) -> BlockStream {
+    blocks
+        .map_ok(move |block| stream::iter(block.pieces(lines).map(Ok)))
+        .try_flatten()
+        .boxed()
+}
+
+impl Block {
+    fn pieces(self, lines: usize) -> impl Iterator<Item = Self> + Send {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            if rest.bytes.is_empty() {
+                return None;
+            }
+            let bytes = rest.bytes.clone();
+            let mut newlines = (1..).zip(memchr_iter(b'\n', &bytes)).skip(lines - 1);
+            let cut = newlines.find(|(_, newline)| ends_object(&bytes[..*newline]));
+            let (passed, end) = cut.map_or((0, bytes.len()), |(line, at)| (line, at + 1));
+            let piece = Self {
+                bytes: rest.bytes.split_to(end),
+                first_line: rest.first_line,
+            };
+            rest.first_line += passed;
+            Some(piece)
+        })
+    }
+}
+
+/// Whether the last line, which lacks its end here, has a brace as its last character.
+fn ends_object(text: &[u8]) -> bool {
+    let mut backwards = text.iter().rev();
+    backwards.find(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) == Some(&b'}')
+}
+
 /// Decodes blocks in parallel; batches come out in order.
 pub(crate) fn decode_all(
     slots: &Arc<Semaphore>,
@@ -202,4 +237,34 @@ fn fill(reader: &mut impl Read, mut buffer: &mut [u8]) -> std::io::Result<usize>
         }
     }
     Ok(wanted - buffer.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_cut_where_objects_end() {
+        let cut = |text: &'static str, lines| -> Vec<(u64, Bytes)> {
+            let block = Block {
+                bytes: Bytes::from(text),
+                first_line: 5,
+            };
+            let pieces = block.pieces(lines);
+            pieces
+                .map(|piece| (piece.first_line, piece.bytes))
+                .collect()
+        };
+        assert_eq!(cut("{}\n{}\n\n1", 9), [(5, "{}\n{}\n\n1".into())]);
+        assert_eq!(
+            cut("{}\n{} \r\n\n1", 2),
+            [(5, "{}\n{} \r\n".into()), (7, "\n1".into())]
+        );
+        assert_eq!(
+            cut("{\n\"a\":\n1}\n{}\n{}", 2),
+            [(5, "{\n\"a\":\n1}\n".into()), (8, "{}\n{}".into())]
+        );
+        assert_eq!(cut("{}\n{}\n", 1), [(5, "{}\n".into()), (6, "{}\n".into())]);
+        assert!(cut("", 1).is_empty());
+    }
 }

@@ -352,6 +352,51 @@ async fn lines_that_are_nested_without_end_are_bad_rows() {
     assert_contains(&error, &["column 'n'", "is not a Int64"]);
 }
 
+/// A thousand columns: a row of them takes 24 kB, null or not.
+fn wide_table() -> TableSchema {
+    let field = |n: i32| Field::new(format!("c{n}"), DataType::Int64, true);
+    TableSchema::new(&Schema::new((0..1_000).map(field).collect::<Vec<_>>())).expect("valid")
+}
+
+/// Eight mebibytes of them.
+const WIDE_ROWS: usize = 349;
+
+#[tokio::test]
+async fn short_lines_of_a_wide_table_come_in_small_batches() {
+    let world = World::new().await;
+    let table = wide_table();
+    let rows = WIDE_ROWS * 5 + 1;
+    for (name, text) in [
+        ("f.jsonl", "{}\n".repeat(rows)),
+        ("f.csv", format!("c7\n{}", "1\n".repeat(rows))),
+    ] {
+        let opened = world.open(name, vec![text.into_bytes()], Some(&table), 0);
+        let source = opened.await.expect("opens");
+        let batches: Vec<_> = source.batches.try_collect().await.expect("readable");
+        let found: Vec<_> = batches.iter().map(RecordBatch::num_rows).collect();
+        assert_eq!(found.iter().sum::<usize>(), rows, "{name}");
+        assert!(
+            found.iter().all(|rows| *rows <= WIDE_ROWS),
+            "{name}: {found:?}"
+        );
+        let nulls = |batch: &RecordBatch| batch.column(0).to_data().buffers()[0].as_ptr();
+        // What a file does not have takes room once.
+        let shares = nulls(&batches[0]) == nulls(&batches[1]);
+        assert_eq!(shares, name == "f.csv", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn objects_of_one_line_are_no_more_than_lines_may_be() {
+    let world = World::new().await;
+    let table = wide_table();
+    let text = "{}".repeat(WIDE_ROWS * 2);
+    let batch = world.all("f.jsonl", text.clone(), Some(&table)).await;
+    assert_eq!(batch.expect("few enough").num_rows(), WIDE_ROWS * 2);
+    let error = world.error("f.jsonl", &(text + "{}"), Some(&table)).await;
+    assert_contains(&error, &["f.jsonl, line 1", "not JSON"]);
+}
+
 #[tokio::test]
 async fn json_columns_may_have_any_type_of_the_table() {
     let world = World::new().await;
