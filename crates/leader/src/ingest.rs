@@ -13,8 +13,10 @@ mod blocking;
 mod columnar;
 mod conform;
 mod csv;
+mod exact;
 mod footer;
 mod ids;
+mod in_texts;
 mod infer;
 mod ipc;
 mod json;
@@ -29,6 +31,7 @@ mod rejects;
 mod source;
 mod text;
 mod thrift;
+mod typed;
 mod write;
 
 use std::collections::BTreeSet;

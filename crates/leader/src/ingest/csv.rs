@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -25,6 +25,7 @@ use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
 use super::text::{Block, BlockStream, blocks, decode_all};
+use super::typed::{Numbers, array};
 
 /// How records are read.
 #[derive(Debug, Clone)]
@@ -111,9 +112,12 @@ pub(super) async fn open(
         }
     };
     check_flat(&file, &source)?;
+    let conform = Arc::new(Conform::new(&file, &table, rejects.clone())?);
+    let file = decodable(&file);
     let decode = Decode {
-        conform: Arc::new(Conform::new(&file, &table, rejects.clone())?),
-        file: decodable(&file),
+        conform,
+        texts: decimals_as_texts(&file),
+        file,
         dialect,
         rejects,
     };
@@ -253,6 +257,8 @@ fn decodable(schema: &Schema) -> SchemaRef {
             | T::Boolean
             | T::Date32
             | T::Date64
+            | T::Decimal32(..)
+            | T::Decimal64(..)
             | T::Decimal128(..)
             | T::Decimal256(..)
             | T::Time32(_)
@@ -266,6 +272,47 @@ fn decodable(schema: &Schema) -> SchemaRef {
         Field::new(field.name(), data_type, true)
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// What the general decoder decodes to: it would cut digits off decimals.
+pub(super) fn decimals_as_texts(schema: &SchemaRef) -> SchemaRef {
+    if !schema
+        .fields()
+        .iter()
+        .any(|field| field.data_type().is_decimal())
+    {
+        return Arc::clone(schema);
+    }
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        decimal if decimal.is_decimal() => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8))
+        }
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Rows of the general decoder with these columns.
+pub(super) fn with_decimals(
+    batch: RecordBatch,
+    fields: &[FieldRef],
+) -> Result<RecordBatch, ArrowError> {
+    if !fields.iter().any(|field| field.data_type().is_decimal()) {
+        return Ok(batch);
+    }
+    let columns = fields.iter().zip(batch.columns()).map(|(field, values)| {
+        if !field.data_type().is_decimal() {
+            return Ok(Arc::clone(values));
+        }
+        let values = array(
+            values.as_string::<i32>(),
+            field.data_type(),
+            Numbers::AsTyped,
+        );
+        values.ok_or_else(|| ArrowError::ParseError("a decimal does not fit".to_owned()))
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns)
 }
 
 fn infer(dialect: &Dialect, names: Vec<String>, sample: &[Block]) -> Schema {
@@ -298,6 +345,8 @@ struct Record {
 /// Everything needed to decode a block.
 struct Decode {
     file: SchemaRef,
+    /// See [`decimals_as_texts`].
+    texts: SchemaRef,
     dialect: Dialect,
     conform: Arc<Conform>,
     rejects: Rejects,
@@ -322,16 +371,20 @@ impl Decode {
         // The decoder makes room for a whole batch of rows at once. A field takes a byte at least, the
         // last one's end of line, which the last record may lack.
         let rows = records.len() / self.file.fields().len().max(1) + 1;
-        let mut builder = ReaderBuilder::new(Arc::clone(&self.file))
+        let mut builder = ReaderBuilder::new(Arc::clone(&self.texts))
             .with_delimiter(delimiter)
             .with_batch_size(rows.min(batch_rows));
         if let Some(pattern) = pattern {
             builder = builder.with_null_regex(pattern.clone());
         }
+        let mut fields = &self.file.fields()[..];
         if let Some(column) = column {
             builder = builder.with_projection(vec![column]);
+            fields = &fields[column..=column];
         }
-        decode(builder.build_decoder(), records)
+        let batches = decode(builder.build_decoder(), records)?;
+        let batches = batches.into_iter();
+        batches.map(|batch| with_decimals(batch, fields)).collect()
     }
 
     /// The fast way: the whole block at once. When anything does not fit, the slow way finds it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
@@ -17,16 +17,13 @@ use tokio::sync::Semaphore;
 use super::BatchStream;
 use super::blocking::compute;
 use super::conform::Conform;
+use super::in_texts::{in_texts, read, read_texts, table_types};
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
 use super::nesting::{DEPTH_MAX, Nesting};
 use super::records::Records;
 use super::rejects::{Misfit, Rejects};
 use super::source::ByteStream;
 use super::text::{Block, BlockStream, blocks, decode_all, of_lines};
-
-/// Whole numbers are decoded to this first: the decoder would make 2 of 2.5 without a word, and
-/// this holds every whole number of 64 bits with room for a fraction to be found out.
-const NUMBER: DataType = DataType::Decimal128(38, 10);
 
 /// Batches that are made of one block: they are held until others before them are given on. A line of
 /// two bytes is a row of all columns.
@@ -56,10 +53,11 @@ pub(super) async fn open(
             TableSchema::new(&found).map_err(|error| ServiceError::invalid(error.to_string()))?
         }
     };
-    let file = Arc::new(decodable(&table.arrow()));
+    let read = table_types(&table.arrow());
     let decode = Decode {
-        conform: Conform::new(&file, &table, rejects.clone())?,
-        file,
+        conform: Conform::new(&read, &table, rejects.clone())?,
+        file: Arc::new(in_texts(&read)),
+        read: Arc::new(read),
         rejects,
     };
     let all: BlockStream = stream::iter(sample.into_iter().map(Ok)).chain(rest).boxed();
@@ -69,33 +67,6 @@ pub(super) async fn open(
         schema,
         decode_all(slots, all, move |block| decode.block(block)),
     ))
-}
-
-/// The types that objects are decoded to first; what the decoder does not know is cast afterwards.
-fn decodable(schema: &Schema) -> Schema {
-    let fields = schema.fields().iter().map(|field| {
-        // Whether nulls are allowed is checked with the line at hand.
-        let data_type = decodable_type(field.data_type());
-        Field::new(field.name(), data_type, true)
-    });
-    Schema::new(fields.collect::<Vec<_>>())
-}
-
-fn decodable_type(data_type: &DataType) -> DataType {
-    let inner = |field: &FieldRef| {
-        let data_type = decodable_type(field.data_type());
-        Arc::new(field.as_ref().clone().with_data_type(data_type))
-    };
-    match data_type {
-        whole if whole.is_integer() => NUMBER,
-        DataType::Dictionary(_, values) => decodable_type(values),
-        DataType::RunEndEncoded(_, values) => decodable_type(values.data_type()),
-        DataType::List(field) => DataType::List(inner(field)),
-        DataType::LargeList(field) => DataType::LargeList(inner(field)),
-        DataType::FixedSizeList(field, length) => DataType::FixedSizeList(inner(field), *length),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
-        other => other.clone(),
-    }
 }
 
 fn infer(sample: &[Block], source: &str) -> Result<Schema, ServiceError> {
@@ -156,7 +127,10 @@ fn infer_times(schema: &Schema, text: &[u8]) -> Schema {
 
 /// Everything needed to decode a block.
 struct Decode {
+    /// What the decoder makes of objects.
     file: SchemaRef,
+    /// What is made of that.
+    read: SchemaRef,
     conform: Conform,
     rejects: Rejects,
 }
@@ -179,9 +153,18 @@ impl Decode {
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Vec<RecordBatch>> {
-        let batches = decode(&self.file, bytes, self.conform.batch_rows()).ok()?;
-        let batches = batches.iter().map(|batch| self.conform.batch(batch));
-        batches.collect::<Result<_, _>>().ok()
+        let batches = decode(
+            &self.file,
+            bytes,
+            self.conform.batch_rows(),
+            Others::AreErrors,
+        )
+        .ok()?;
+        let batches = batches.iter().map(|batch| {
+            let batch = read_texts(batch, &self.read)?;
+            self.conform.batch(&batch).ok()
+        });
+        batches.collect()
     }
 
     /// Finds the lines that do not fit by halving, and leaves them out.
@@ -226,7 +209,7 @@ impl Decode {
                 let reason = format!("the table has no such column; it has {}", known.join(", "));
                 return Misfit::at(name, None, reason);
             };
-            if value.is_null() || self.value_fits(column, name, value) {
+            if value.is_null() || self.value_fits(column, raw) {
                 continue;
             }
             let text = match value {
@@ -245,29 +228,40 @@ impl Decode {
         }
     }
 
-    fn value_fits(&self, column: usize, name: &str, value: &Value) -> bool {
-        let alone = serde_json::json!({ name: value }).to_string();
+    /// Whether a line's value of a column does, as it is written there.
+    fn value_fits(&self, column: usize, raw: &[u8]) -> bool {
         let schema = Arc::new(Schema::new(vec![self.file.field(column).clone()]));
-        let decoded = decode(&schema, alone.as_bytes(), 1);
+        let decoded = decode(&schema, raw, 1, Others::AreLeftOut);
         decoded.is_ok_and(|batches| {
             let mut batches = batches.iter();
-            batches.all(|batch| self.conform.column_fits(column, batch.column(0)))
+            batches.all(|batch| {
+                let read = read(batch.column(0), self.read.field(column).data_type());
+                read.is_some_and(|values| self.conform.column_fits(column, &values))
+            })
         })
     }
 }
 
-/// Unknown names are errors: a value that is silently left out is a value lost. Numbers become
-/// texts where the column holds texts.
+/// What becomes of values whose names are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// A value that is silently left out is a value lost.
+    AreErrors,
+    AreLeftOut,
+}
+
+/// Numbers become texts where the column holds texts.
 fn decode(
     schema: &SchemaRef,
     bytes: &[u8],
     batch_rows: usize,
+    others: Others,
 ) -> Result<Vec<RecordBatch>, ArrowError> {
     // The decoder makes room for a whole batch of rows at once. An object takes two bytes at least.
     let batch_rows = batch_rows.min(bytes.len() / 2 + 1);
     let mut decoder = ReaderBuilder::new(Arc::clone(schema))
         .with_batch_size(batch_rows)
-        .with_strict_mode(true)
+        .with_strict_mode(others == Others::AreErrors)
         .with_coerce_primitive(true)
         .build_decoder()?;
     let mut batches = Vec::new();

@@ -6,21 +6,14 @@
 //! decoder, which says what is wrong.
 
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::array::builder::{NullBufferBuilder, StringBuilder, StringViewBuilder};
-use arrow::array::timezone::Tz;
-use arrow::array::{ArrayRef, BooleanArray, PrimitiveArray, RecordBatch};
-use arrow::compute::kernels::cast_utils::{Parser, parse_decimal, string_to_datetime};
-use arrow::datatypes::{
-    self as types, ArrowPrimitiveType, ArrowTimestampType, DataType, DecimalType, SchemaRef,
-    TimeUnit, i256,
-};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use memchr::memchr;
 
 use super::marks::Marks;
-use super::numbers;
+use super::typed::{ColumnTexts, Numbers, array};
 
 /// What a text may begin with, and does not belong to the first value.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -41,7 +34,7 @@ pub(super) fn decode(
         let columns: Option<Vec<ArrayRef>> = columns
             .map(|(column, field)| {
                 let texts = values.column(column, first..end);
-                array(&texts, field.data_type())
+                array(&texts, field.data_type(), Numbers::AsTyped)
             })
             .collect();
         batches.push(RecordBatch::try_new(Arc::clone(schema), columns?).ok()?);
@@ -106,24 +99,19 @@ struct Texts<'a> {
     column: usize,
 }
 
-impl<'a> Texts<'a> {
-    fn len(&self) -> usize {
+impl ColumnTexts for Texts<'_> {
+    fn count(&self) -> usize {
         self.rows.len() / self.columns
     }
 
-    fn iter(&self) -> impl Iterator<Item = &'a str> {
-        let (text, column) = (self.text, self.column);
-        self.rows.chunks_exact(self.columns).map(move |row| {
-            let (start, end) = row[column];
-            &text[start as usize..end as usize]
-        })
-    }
-
     /// Empty texts are null.
-    fn each(&self, mut take: impl FnMut(Option<&'a str>)) {
-        for text in self.iter() {
-            take((!text.is_empty()).then_some(text));
-        }
+    fn texts(&self) -> impl Iterator<Item = Option<&str>> {
+        let rows = self.rows.chunks_exact(self.columns);
+        rows.map(|row| {
+            let (start, end) = row[self.column];
+            let text = &self.text[start as usize..end as usize];
+            (!text.is_empty()).then_some(text)
+        })
     }
 }
 
@@ -193,164 +181,13 @@ impl Places<'_> {
     }
 }
 
-/// A column of values; `None` when one does not fit its type.
-fn array(texts: &Texts<'_>, data_type: &DataType) -> Option<ArrayRef> {
-    use DataType as T;
-    Some(match data_type {
-        T::Utf8 => {
-            let bytes = texts.iter().map(str::len).sum();
-            let mut values = StringBuilder::with_capacity(texts.len(), bytes);
-            texts.each(|text| values.append_option(text));
-            Arc::new(values.finish())
-        }
-        T::Utf8View => {
-            let mut values = StringViewBuilder::with_capacity(texts.len());
-            texts.each(|text| values.append_option(text));
-            Arc::new(values.finish())
-        }
-        T::Boolean => {
-            let values = texts.iter().map(|text| match text {
-                "" => Some(None),
-                text => boolean(text).map(Some),
-            });
-            Arc::new(values.collect::<Option<BooleanArray>>()?)
-        }
-        T::Int8 => integers::<types::Int8Type>(texts)?,
-        T::Int16 => integers::<types::Int16Type>(texts)?,
-        T::Int32 => integers::<types::Int32Type>(texts)?,
-        T::Int64 => integers::<types::Int64Type>(texts)?,
-        T::UInt8 => integers::<types::UInt8Type>(texts)?,
-        T::UInt16 => integers::<types::UInt16Type>(texts)?,
-        T::UInt32 => integers::<types::UInt32Type>(texts)?,
-        T::UInt64 => integers::<types::UInt64Type>(texts)?,
-        T::Float32 => parsed::<types::Float32Type>(texts)?,
-        T::Float64 => parsed::<types::Float64Type>(texts)?,
-        T::Date32 => {
-            let day = |text: &str| {
-                let day = numbers::date(text.as_bytes());
-                day.or_else(|| types::Date32Type::parse(text))
-            };
-            Arc::new(primitives::<types::Date32Type>(texts, day)?)
-        }
-        T::Date64 => parsed::<types::Date64Type>(texts)?,
-        T::Time32(TimeUnit::Second) => parsed::<types::Time32SecondType>(texts)?,
-        T::Time32(TimeUnit::Millisecond) => parsed::<types::Time32MillisecondType>(texts)?,
-        T::Time64(TimeUnit::Microsecond) => parsed::<types::Time64MicrosecondType>(texts)?,
-        T::Time64(TimeUnit::Nanosecond) => parsed::<types::Time64NanosecondType>(texts)?,
-        T::Decimal128(precision, scale) => {
-            decimals::<types::Decimal128Type>(texts, *precision, *scale, i128::from)?
-        }
-        T::Decimal256(precision, scale) => {
-            let wide = |value: i64| i256::from_i128(value.into());
-            decimals::<types::Decimal256Type>(texts, *precision, *scale, wide)?
-        }
-        T::Timestamp(unit, zone) => {
-            let zone = zone.as_ref();
-            match unit {
-                TimeUnit::Second => times::<types::TimestampSecondType>(texts, zone)?,
-                TimeUnit::Millisecond => times::<types::TimestampMillisecondType>(texts, zone)?,
-                TimeUnit::Microsecond => times::<types::TimestampMicrosecondType>(texts, zone)?,
-                TimeUnit::Nanosecond => times::<types::TimestampNanosecondType>(texts, zone)?,
-            }
-        }
-        _ => return None,
-    })
-}
-
-/// The values that texts say; empty ones are null.
-fn primitives<T: ArrowPrimitiveType>(
-    texts: &Texts<'_>,
-    parse: impl Fn(&str) -> Option<T::Native>,
-) -> Option<PrimitiveArray<T>> {
-    let mut values = Vec::with_capacity(texts.len());
-    let mut nulls = NullBufferBuilder::new(texts.len());
-    for text in texts.iter() {
-        if text.is_empty() {
-            values.push(T::Native::default());
-            nulls.append_null();
-        } else {
-            values.push(parse(text)?);
-            nulls.append_non_null();
-        }
-    }
-    PrimitiveArray::try_new(values.into(), nulls.finish()).ok()
-}
-
-fn parsed<T: Parser>(texts: &Texts<'_>) -> Option<ArrayRef> {
-    Some(Arc::new(primitives::<T>(texts, T::parse)?))
-}
-
-fn integers<T>(texts: &Texts<'_>) -> Option<ArrayRef>
-where
-    T: Parser<Native: TryFrom<i64>>,
-{
-    let parse = |text: &str| {
-        let number = numbers::integer(text.as_bytes());
-        let number = number.and_then(|number| T::Native::try_from(number).ok());
-        number.or_else(|| T::parse(text))
-    };
-    Some(Arc::new(primitives::<T>(texts, parse)?))
-}
-
-fn decimals<T: DecimalType>(
-    texts: &Texts<'_>,
-    precision: u8,
-    scale: i8,
-    wide: impl Fn(i64) -> T::Native,
-) -> Option<ArrayRef> {
-    let parse = |text: &str| {
-        let units = numbers::decimal(text.as_bytes(), precision, scale).map(&wide);
-        units.or_else(|| parse_decimal::<T>(text, precision, scale).ok())
-    };
-    let values = primitives::<T>(texts, parse)?;
-    Some(Arc::new(
-        values.with_precision_and_scale(precision, scale).ok()?,
-    ))
-}
-
-fn times<T: ArrowTimestampType>(texts: &Texts<'_>, zone: Option<&Arc<str>>) -> Option<ArrayRef> {
-    let zone_name = zone.map_or("UTC", |zone| zone);
-    let tz = Tz::from_str(zone_name).ok()?;
-    let is_utc = matches!(zone_name, "UTC" | "+00:00");
-    let parse = |text: &str| {
-        let usual = is_utc.then(|| numbers::moment(text.as_bytes())).flatten();
-        let (seconds, behind) = match usual {
-            Some(moment) => moment,
-            None => {
-                let time = string_to_datetime(&tz, text).ok()?;
-                (time.timestamp(), time.timestamp_subsec_nanos())
-            }
-        };
-        let (per_second, unit_nanoseconds) = match T::UNIT {
-            // A leap second is the second before it, and more than a second behind that.
-            TimeUnit::Second => return Some(seconds),
-            TimeUnit::Millisecond => (1_000, 1_000_000),
-            TimeUnit::Microsecond => (1_000_000, 1_000),
-            TimeUnit::Nanosecond => (1_000_000_000, 1),
-        };
-        let whole = seconds.checked_mul(per_second)?;
-        whole.checked_add(i64::from(behind / unit_nanoseconds))
-    };
-    let values = primitives::<T>(texts, parse)?;
-    Some(Arc::new(values.with_timezone_opt(zone.cloned())))
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    if text.eq_ignore_ascii_case("true") {
-        Some(true)
-    } else if text.eq_ignore_ascii_case("false") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::csv::ReaderBuilder;
-    use arrow::datatypes::{Field, Schema};
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
     use proptest::prelude::*;
 
+    use super::super::csv::{decimals_as_texts, with_decimals};
     use super::*;
 
     /// Each type with values that fit it, besides the empty one.
@@ -379,6 +216,7 @@ mod tests {
                 T::Decimal128(12, 2),
                 &["1.25", "-0.01", "3", "1.005", "1e2"],
             ),
+            (T::Decimal64(9, 1), &["1.25", "-7", "12345678.9"]),
             (T::Decimal256(40, 3), &["1.125", "-9"]),
             (T::Date32, &["1970-01-01", "2024-2-9", "1600-12-31"]),
             (T::Date64, &["1970-01-01", "2024-02-29"]),
@@ -402,8 +240,10 @@ mod tests {
 
     /// What the general decoder makes of it, in batches of as many rows.
     fn general(records: &[u8], schema: &SchemaRef, batch_rows: usize) -> Option<Vec<RecordBatch>> {
-        let reader = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(batch_rows);
-        reader.build(records).ok()?.collect::<Result<_, _>>().ok()
+        let texts = ReaderBuilder::new(decimals_as_texts(schema)).with_batch_size(batch_rows);
+        let batches = texts.build(records).ok()?;
+        let batches = batches.map(|batch| with_decimals(batch?, schema.fields()));
+        batches.collect::<Result<_, _>>().ok()
     }
 
     fn check(records: &str, schema: &SchemaRef) -> Option<Vec<RecordBatch>> {

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::StringArray;
+use arrow::datatypes::{
+    Date32Type, Decimal128Type, Int8Type, Time64MicrosecondType, TimestampSecondType,
+};
 
 use super::*;
 
@@ -350,6 +353,144 @@ async fn lines_that_are_nested_without_end_are_bad_rows() {
     assert_contains(&error, &["f.jsonl, line 1", "not JSON"]);
     let error = world.error("f.jsonl", &nested(100, ""), Some(&table)).await;
     assert_contains(&error, &["column 'n'", "is not a Int64"]);
+}
+
+type RowOf = fn(&str) -> String;
+
+/// A text format's ways to write two values a row, in columns `a` and `b`.
+const TWO_COLUMNS: [(&str, RowOf); 4] = [
+    ("f.csv", |a| format!("a,b\n{a},\n")),
+    // A quote within quotes is for the general decoder.
+    ("f.csv", |a| format!("a,b\n{a},\"5\"\" disk\"\n")),
+    ("f.jsonl", |a| format!("{{\"a\": {a}}}\n")),
+    ("f.jsonl", |a| format!("{{\"a\": \"{a}\"}}\n")),
+];
+
+#[tokio::test]
+async fn decimals_are_rounded_in_every_text_and_never_cut_off() {
+    let world = World::new().await;
+    for (written, precision, scale, expected) in [
+        ("59.969999999999999", 10, 2, Some(5_997)),
+        ("-59.965", 10, 2, Some(-5_997)),
+        ("2.9", 10, 0, Some(3)),
+        ("1e2", 10, 2, Some(10_000)),
+        ("1e65536", 10, 2, None),
+        ("99999999.995", 10, 2, None),
+        (&format!("1{}", "0".repeat(256)), 10, 2, None),
+    ] {
+        let decimal = DataType::Decimal128(precision, scale);
+        let table = table(&[("a", decimal, true), ("b", DataType::Utf8, true)]);
+        for (name, text) in TWO_COLUMNS {
+            let rows = world.rows(name, &text(written), Some(&table)).await;
+            let found = rows.ok().map(|batch| {
+                let values = batch.column(0).as_primitive::<Decimal128Type>();
+                values.value(0)
+            });
+            assert_eq!(found, expected, "{}", text(written));
+        }
+    }
+}
+
+#[tokio::test]
+async fn whole_numbers_lose_nothing_in_any_text() {
+    let world = World::new().await;
+    let zeros = format!("1{}", "0".repeat(256));
+    let table = table(&[("a", DataType::Int64, true), ("b", DataType::Utf8, true)]);
+    for written in [
+        "2.00000000001",
+        "2.5",
+        "2.000000000000000000001",
+        "1e-1",
+        "9223372036854775808",
+        &zeros,
+    ] {
+        for (name, text) in TWO_COLUMNS {
+            let error = world.error(name, &text(written), Some(&table)).await;
+            assert_contains(&error, &["column 'a'", "is not a Int64"]);
+            world.error(name, &text("1e65536"), Some(&table)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_in_json_stand_for_times_when_they_are_whole_and_in_range() {
+    let world = World::new().await;
+    let second = DataType::Timestamp(TimeUnit::Second, None);
+    let table = table(&[
+        ("at", second, true),
+        ("day", DataType::Date32, true),
+        ("time", DataType::Time64(TimeUnit::Microsecond), true),
+    ]);
+    let good = "{\"at\": 1700000000, \"day\": 19000, \"time\": 1e6}\n\
+                {\"at\": \"2023-11-14 22:13:20\", \"day\": \"20220108\", \"time\": \"00:00:01\"}\n\
+                {\"at\": 1.7e9, \"day\": 20220108, \"time\": 1000000.0}\n";
+    let batch = world
+        .rows("f.jsonl", good, Some(&table))
+        .await
+        .expect("whole");
+    let at = batch.column(0).as_primitive::<TimestampSecondType>();
+    assert_eq!(at.values()[..], [1_700_000_000; 3]);
+    assert_eq!(
+        batch.column(1).as_primitive::<Date32Type>().values()[..],
+        [19_000; 3]
+    );
+    let time = batch.column(2).as_primitive::<Time64MicrosecondType>();
+    assert_eq!(time.values()[..], [1_000_000; 3]);
+    for bad in [
+        "{\"at\": 1700000000.5}",
+        "{\"at\": 1e30}",
+        "{\"at\": true}",
+        "{\"day\": 19000.5}",
+        "{\"day\": 20221308}",
+        "{\"day\": 1e10}",
+        "{\"time\": 0.5}",
+    ] {
+        let error = world.error("f.jsonl", bad, Some(&table)).await;
+        assert_contains(&error, &["f.jsonl, line 1, column", "is not a"]);
+    }
+}
+
+#[tokio::test]
+async fn numbers_within_json_lists_and_objects_lose_nothing_either() {
+    let world = World::new().await;
+    let decimal = DataType::Decimal128(10, 1);
+    let fields = vec![
+        Field::new("n", DataType::Int8, true),
+        Field::new(
+            "l",
+            DataType::LargeList(Arc::new(Field::new_list_field(decimal, true))),
+            true,
+        ),
+    ];
+    let three = DataType::FixedSizeList(Arc::new(Field::new_list_field(DataType::Date32, true)), 3);
+    let table = table(&[
+        ("s", DataType::Struct(fields.into()), true),
+        ("three", three, true),
+    ]);
+    let good = "{\"s\": {\"n\": 1e1, \"l\": [0.25, null]}}\n\
+                {\"s\": null, \"three\": [1, null, \"1970-01-02\"]}\n{\"s\": {}}\n";
+    let batch = world
+        .rows("f.jsonl", good, Some(&table))
+        .await
+        .expect("fits");
+    assert_eq!(batch.schema(), table.arrow());
+    let s = batch.column(0).as_struct();
+    assert_eq!(s.column(0).as_primitive::<Int8Type>().value(0), 10);
+    let tenths = s.column(1).as_list::<i64>().value(0);
+    assert_eq!(tenths.as_primitive::<Decimal128Type>().value(0), 3);
+    assert!(tenths.is_null(1) && s.is_null(1) && s.column(0).is_null(2));
+    let three = batch.column(1).as_fixed_size_list();
+    let days = three.value(1);
+    let days: Vec<_> = days.as_primitive::<Date32Type>().iter().collect();
+    assert_eq!(days, [Some(1), None, Some(1)]);
+    assert!(three.is_null(0));
+    for (bad, column) in [
+        ("{\"s\": {\"n\": 1.5}}", "'s'"),
+        ("{\"three\": [1, 2, 2.5]}", "'three'"),
+        ("{\"three\": [1, 2]}", "'three'"),
+    ] {
+        assert_contains(&world.error("f.jsonl", bad, Some(&table)).await, &[column]);
+    }
 }
 
 /// A thousand columns: a row of them takes 24 kB, null or not.
