@@ -12,7 +12,7 @@ use slipstream_frontend::ServiceError;
 use slipstream_model::TableSchema;
 
 use super::columnar::BATCH_BYTES;
-use super::rejects::{Misfit, Rejects};
+use super::rejects::{Misfit, Rejects, shorten};
 use super::{BATCH_ROWS, BatchStream, ipc};
 
 /// Columns that a refusal names.
@@ -86,16 +86,10 @@ impl Conform {
                         field.name()
                     )));
                 }
-                let columns = table.fields().iter().map(|field| field.name().as_str());
-                let known: Vec<_> = columns.take(NAMED_MAX).collect();
-                let more = match table.fields().len() - known.len() {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
                 return Err(ServiceError::invalid(format!(
-                    "{name} has a column '{}' that the table does not have; the table has {}{more}",
+                    "{name} has a column '{}' that the table does not have; the table has {}",
                     field.name(),
-                    known.join(", ")
+                    names_of(&table)
                 )));
             }
         }
@@ -268,6 +262,17 @@ impl Conform {
         }
         Misfit::because("the row does not fit the table")
     }
+}
+
+/// The columns that there are, for a message.
+pub(super) fn names_of(schema: &Schema) -> String {
+    let fields = schema.fields().iter().take(NAMED_MAX);
+    let names: Vec<_> = fields.map(|field| shorten(field.name())).collect();
+    let more = match schema.fields().len() - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", names.join(", "))
 }
 
 /// Rows of one batch of a table: fewer where it is so wide that the usual number would be too much to hold.

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::BatchStream;
 use super::blocking::compute;
-use super::conform::Conform;
+use super::conform::{Conform, names_of};
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
 use super::nulls::NullTexts;
 use super::plain;
@@ -197,21 +197,19 @@ fn file_schema(
             .collect();
         return Ok(Arc::new(Schema::new(fields)));
     };
-    let find =
-        |name: &String| {
-            let folded = || {
-                columns
-                    .iter()
-                    .find(|c| c.field.name().eq_ignore_ascii_case(name))
-            };
-            columns.iter().find(|c| c.field.name() == name).or_else(folded).ok_or_else(|| {
-            let known: Vec<_> = columns.iter().map(|c| c.field.name().as_str()).collect();
+    let find = |name: &String| {
+        let folded = || {
+            columns
+                .iter()
+                .find(|c| c.field.name().eq_ignore_ascii_case(name))
+        };
+        columns.iter().find(|c| c.field.name() == name).or_else(folded).ok_or_else(|| {
+            let known = names_of(&table.arrow());
             ServiceError::invalid(format!(
-                "{source} has a column '{name}' that the table does not have; the table has {}",
-                known.join(", ")
+                "{source} has a column '{name}' that the table does not have; the table has {known}"
             ))
         })
-        };
+    };
     let mut fields: Vec<FieldRef> = Vec::new();
     for name in names {
         let field = &find(name)?.field;

@@ -16,12 +16,12 @@ use tokio::sync::Semaphore;
 
 use super::BatchStream;
 use super::blocking::compute;
-use super::conform::Conform;
+use super::conform::{Conform, names_of};
 use super::in_texts::{in_texts, read, read_texts, table_types};
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
 use super::nesting::{DEPTH_MAX, Nesting};
 use super::records::Records;
-use super::rejects::{Misfit, Rejects};
+use super::rejects::{Misfit, Rejects, shorten};
 use super::source::ByteStream;
 use super::text::{Block, BlockStream, blocks, decode_all, of_lines};
 
@@ -204,10 +204,9 @@ impl Decode {
         };
         for (name, value) in &object {
             let Ok(column) = self.file.index_of(name) else {
-                let fields = self.file.fields().iter();
-                let known: Vec<_> = fields.map(|field| field.name().as_str()).collect();
-                let reason = format!("the table has no such column; it has {}", known.join(", "));
-                return Misfit::at(name, None, reason);
+                let known = names_of(&self.file);
+                let reason = format!("the table has no such column; it has {known}");
+                return Misfit::at(&shorten(name), None, reason);
             };
             if value.is_null() || self.value_fits(column, raw) {
                 continue;

@@ -100,7 +100,7 @@ impl Rejects {
             row: misfit.row,
         };
         let mut collected = self.0.rejects.lock();
-        collected.bytes += size_of::<Reject>() + reject.row.as_ref().map_or(0, String::len);
+        collected.bytes = collected.bytes.saturating_add(bytes_of(&reject));
         let too_many = collected.rejects.len() as u64 >= self.0.max;
         if too_many || collected.bytes > REJECT_BYTES_MAX {
             let message = self.describe(&reject, collected.rejects.len());
@@ -160,7 +160,23 @@ impl Rejects {
     }
 }
 
-fn shorten(text: &str) -> String {
+/// What a reject takes in memory.
+fn bytes_of(reject: &Reject) -> usize {
+    let Reject {
+        source,
+        line: _,
+        column,
+        value,
+        reason,
+        row,
+    } = reject;
+    let parts = [column, value, row].into_iter().flatten();
+    let texts = parts.chain([source, reason]).map(String::capacity);
+    size_of::<Reject>() + texts.sum::<usize>()
+}
+
+/// As much of a text as is shown.
+pub(super) fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -192,6 +208,23 @@ mod tests {
         assert!(added * bytes as u64 <= REJECT_BYTES_MAX as u64);
         assert!(error.message().contains("64 MiB"), "{error}");
         assert_eq!(rejects.take().len() as u64, added);
+    }
+
+    #[test]
+    fn every_text_of_a_reject_takes_room() {
+        let long = "x".repeat(1 << 20);
+        let reason = Misfit::because(long.clone());
+        let column = Misfit::at(&long, None, "");
+        let rows = [
+            (long.as_str(), Misfit::because("")),
+            ("", reason),
+            ("", column),
+        ];
+        for (source, misfit) in rows {
+            let rejects = Rejects::new(source, Place::Row, false, u64::MAX);
+            let added = (0..100).take_while(|_| rejects.add(misfit.clone()).is_ok());
+            assert_eq!(added.count(), 63);
+        }
     }
 
     #[test]

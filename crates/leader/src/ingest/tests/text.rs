@@ -355,6 +355,29 @@ async fn lines_that_are_nested_without_end_are_bad_rows() {
     assert_contains(&error, &["column 'n'", "is not a Int64"]);
 }
 
+#[tokio::test]
+async fn reasons_name_some_of_very_many_columns() {
+    let world = World::new().await;
+    let table = wide_table();
+    let unknown = "x".repeat(10_000);
+    let text = format!("{{\"{unknown}\": 1}}\n");
+    let opened = world.open("f.jsonl", vec![text.into_bytes()], Some(&table), 1);
+    let source = opened.await.expect("opens");
+    source
+        .batches
+        .try_collect::<Vec<_>>()
+        .await
+        .expect("one is allowed");
+    let rejects = source.rejects.take();
+    assert_contains(&rejects[0].reason, &["c0, c1", "c99 and 900 more"]);
+    assert!(
+        rejects[0]
+            .column
+            .as_ref()
+            .is_some_and(|name| name.len() < 200)
+    );
+}
+
 type RowOf = fn(&str) -> String;
 
 /// A text format's ways to write two values a row, in columns `a` and `b`.
