@@ -131,6 +131,20 @@ fn is_float(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_digit())
         && text.parse::<f64>().is_ok()
         && !has_leading_zero(text.trim_start_matches('-'))
+        && is_held_by_double(text)
+}
+
+/// Whether a double is the very number that digits say: of those beyond 2^53, few are. What is rounded is no
+/// number to calculate with but a name, such as an id, and another one's afterwards.
+pub(crate) fn is_held_by_double(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    // So many are always exact.
+    let is_short = digits.len() <= 15;
+    if is_short || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return true;
+    }
+    let numbers = (digits.parse::<u128>(), digits.parse::<f64>());
+    matches!(numbers, (Ok(whole), Ok(double)) if double as u128 == whole)
 }
 
 fn is_boolean(text: &str) -> bool {
@@ -169,7 +183,7 @@ mod tests {
     fn the_narrowest_type_that_holds_everything_is_found() {
         let micros =
             |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
-        let cases: [(&[Option<&str>], DataType); 13] = [
+        let cases: [(&[Option<&str>], DataType); 18] = [
             (&[Some("1"), None, Some("-7")], DataType::Int64),
             (&[Some("1"), Some("2.5")], DataType::Float64),
             (&[Some("1e3"), Some("0.5")], DataType::Float64),
@@ -190,6 +204,14 @@ mod tests {
                 DataType::Utf8,
             ),
             (&[Some("00501"), Some("10001")], DataType::Utf8),
+            (&[Some("12345678901234567890")], DataType::Utf8),
+            (&[Some("9007199254740993")], DataType::Int64),
+            (&[Some("9007199254740993"), Some("0.5")], DataType::Utf8),
+            (&[Some("9007199254740992"), Some("0.5")], DataType::Float64),
+            (
+                &[Some("-18446744073709551616"), Some("1e30")],
+                DataType::Float64,
+            ),
             (&[Some("1"), Some("one")], DataType::Utf8),
             (&[None], DataType::Utf8),
         ];

@@ -18,7 +18,7 @@ use super::BatchStream;
 use super::blocking::compute;
 use super::conform::{Conform, names_of};
 use super::in_texts::{in_texts, read, read_texts, table_types};
-use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS};
+use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS, is_held_by_double};
 use super::nesting::{DEPTH_MAX, Nesting};
 use super::records::Records;
 use super::rejects::{Misfit, Rejects, shorten};
@@ -84,14 +84,13 @@ fn infer(sample: &[Block], source: &str) -> Result<Schema, ServiceError> {
         ))
     })?;
     let mut fields = Vec::new();
-    for (field, times) in schema
-        .fields()
-        .iter()
-        .zip(infer_times(&schema, &text).fields())
-    {
+    let (texts, rounded) = look_closer(&schema, &text);
+    for ((field, text), is_rounded) in schema.fields().iter().zip(texts.fields()).zip(rounded) {
         let data_type = match field.data_type() {
             DataType::Null => DataType::Utf8,
-            DataType::Utf8 => times.data_type().clone(),
+            DataType::Utf8 => text.data_type().clone(),
+            // Its digits would not be the same.
+            DataType::Float64 if is_rounded => DataType::Utf8,
             other => other.clone(),
         };
         fields.push(Field::new(field.name(), data_type, true));
@@ -104,8 +103,10 @@ fn infer(sample: &[Block], source: &str) -> Result<Schema, ServiceError> {
     Ok(Schema::new(fields))
 }
 
-/// JSON has no dates and times: which columns' texts are.
-fn infer_times(schema: &Schema, text: &[u8]) -> Schema {
+/// JSON has no dates and times: which columns' texts are. And which columns have whole numbers that a double
+/// does not hold.
+fn look_closer(schema: &Schema, text: &[u8]) -> (Schema, Vec<bool>) {
+    let mut rounded = vec![false; schema.fields().len()];
     let names = schema.fields().iter().map(|field| field.name().clone());
     let mut inference = Inference::of_texts(names);
     let objects = serde_json::Deserializer::from_slice(text).into_iter::<Map<String, Value>>();
@@ -118,11 +119,15 @@ fn infer_times(schema: &Schema, text: &[u8]) -> Schema {
                 Value::Null => {}
                 Value::String(text) => inference.see(column, Some(text)),
                 // Not a text, so not a time: as any text that is none.
-                _ => inference.see(column, Some("")),
+                other => {
+                    inference.see(column, Some(""));
+                    let is_whole = other.is_i64() || other.is_u64();
+                    rounded[column] |= is_whole && !is_held_by_double(&other.to_string());
+                }
             }
         }
     }
-    inference.schema()
+    (inference.schema(), rounded)
 }
 
 /// Everything needed to decode a block.

@@ -356,6 +356,25 @@ async fn lines_that_are_nested_without_end_are_bad_rows() {
 }
 
 #[tokio::test]
+async fn ids_that_a_double_does_not_hold_become_texts() {
+    let world = World::new().await;
+    let ids = ["12345678901234567890", "12345678901234567891"];
+    let csv = format!("id\n{}\n{}\n", ids[0], ids[1]);
+    let json = ids.map(|id| format!("{{\"id\": {id}}}\n")).concat();
+    for (name, text) in [("f.csv", csv), ("f.jsonl", json)] {
+        let batch = world.rows(name, &text, None).await.expect("readable");
+        let found: Vec<_> = texts(&batch, 0).iter().flatten().collect();
+        assert_eq!(found, ids, "{name}");
+    }
+    let numbers = "{\"n\": 9007199254740993}\n{\"n\": 1.5}\n";
+    let batch = world
+        .rows("f.jsonl", numbers, None)
+        .await
+        .expect("readable");
+    assert_eq!(texts(&batch, 0).value(0), "9007199254740993");
+}
+
+#[tokio::test]
 async fn reasons_name_some_of_very_many_columns() {
     let world = World::new().await;
     let table = wide_table();
