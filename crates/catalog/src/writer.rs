@@ -265,13 +265,16 @@ impl<S: LogState> LogWriter<S> {
     }
 
     /// Looks whether another writer has taken over, for a writer that has nothing to write and
-    /// so would not notice. One request.
+    /// so would not notice. One request; none, and `None`, when it has stopped already.
     ///
     /// # Errors
     /// When the store does not answer: it is not known then.
-    pub async fn check_fenced(&self) -> Result<bool, StorageError> {
+    pub async fn check_fenced(&self) -> Result<Option<bool>, StorageError> {
+        if self.shared.stopped().is_some() {
+            return Ok(None);
+        }
         self.sees_end_of_log().await?;
-        Ok(self.is_fenced())
+        Ok(Some(self.is_fenced()))
     }
 
     /// Whether this is the newest writer, as the bucket says now. For what must not be done by one

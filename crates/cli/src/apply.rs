@@ -150,6 +150,9 @@ pub(crate) async fn run(args: ApplyArgs) -> anyhow::Result<()> {
         (changes, true) => format!("{changes} changes, none made: --dry-run"),
         (changes, false) => format!("{changes} changes made"),
     })?;
+    if args.dry_run {
+        return Ok(());
+    }
     check_served(&wanted, &current.attachments)
 }
 

@@ -51,9 +51,34 @@ pub fn without_secrets(text: &str) -> String {
         clean.push_str("h'***'");
         from = token.span.end;
     }
-    clean.push_str(&text[from..]);
+    // Behind what is read as a command stands SQL, which has no such texts; somebody may write one all the same.
+    let end = tokens.last().map_or(0, |token| token.span.end).max(from);
+    clean.push_str(&text[from..end]);
+    let mut sql = &text[end..];
+    while let Some(place) = secret_in(sql) {
+        clean.push_str(&sql[..place]);
+        clean.push_str("h'***'");
+        let quote = sql[place..]
+            .find(['\'', '"'])
+            .map_or(sql.len(), |at| place + at);
+        let inner = sql.get(quote + 1..).unwrap_or_default();
+        let close = inner.find(&sql[quote..quote + 1]);
+        sql = close.map_or("", |close| &inner[close + 1..]);
+    }
+    clean.push_str(sql);
     clean
 }
+
+/// Where a secret text begins that is not the end of another word.
+fn secret_in(sql: &str) -> Option<usize> {
+    let places = SECRETS.iter().flat_map(|begin| sql.match_indices(begin));
+    let is_first =
+        |place: &usize| !sql[..*place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    places.map(|(place, _)| place).filter(is_first).min()
+}
+
+/// How secret texts begin.
+const SECRETS: [&str; 8] = ["h'", "h\"", "h@'", "h@\"", "H'", "H\"", "H@'", "H@\""];
 
 fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     c.sign('.')?;

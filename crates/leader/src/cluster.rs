@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
 use slipstream_catalog::{
     CatalogError, ClusterOp, ClusterState, ClusterWriter, CommitError, Committed, DatabaseOp,
@@ -31,6 +32,8 @@ pub const CHECKPOINT_EVERY: u64 = 64;
 /// How often a leader that has nothing to commit looks whether another one has taken over. Until
 /// it commits or looks, a stale leader does no harm: it only sends heartbeats of an old version.
 const FENCE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Looks at databases at one time.
+const LOOKS_MAX: usize = 8;
 
 /// How often a database is opened that the bucket does not give, and the pause after the first time;
 /// each further one doubles it. A bucket that fails for half a minute is not there; one that fails
@@ -465,6 +468,9 @@ impl Cluster {
         let uploaded = uploaded(&ops);
         let committing = tokio::time::timeout(COMMIT_PATIENCE, writer.commit(ops));
         let committed = committing.await.map_err(|_| outcome_unknown())?;
+        if committed.is_ok() {
+            self.leases.saw_bucket();
+        }
         if let Ok(ids) = self.extent_ids(database) {
             match &committed {
                 Ok(_) => ids.settle(uploaded.iter().map(|file| file.id)),
@@ -633,29 +639,38 @@ async fn watch_for_successors(cluster: Arc<Cluster>) {
             () = shutdown.cancelled() => return,
             () = cluster.clock().sleep(FENCE_CHECK_INTERVAL) => {}
         }
-        // Followers ask for the catalog too, and must not hear of an old one for long.
-        if cluster.catalog.check_fenced().await.is_ok() {
-            cluster.leases.saw_bucket();
-        }
-        let databases: Vec<_> = cluster.databases.read().values().cloned().collect();
-        for database in databases {
-            let Database::Open(writer) = database else {
-                continue;
-            };
-            if writer.is_fenced() {
-                continue;
-            }
-            let look = writer.check_fenced().await;
-            if look.is_ok() {
+        // Followers ask for the catalog too, and must not hear of an old one for long. One look that
+        // takes long must not keep the others from saying that the bucket is there.
+        let catalog = async {
+            if let Ok(Some(_)) = cluster.catalog.check_fenced().await {
                 cluster.leases.saw_bucket();
             }
-            if let Ok(true) = look {
-                tracing::error!(
-                    cluster = %cluster.name(),
-                    "another leader has opened this cluster's databases: this one refuses writes"
-                );
-            }
-        }
+        };
+        let databases: Vec<_> = cluster.databases.read().values().cloned().collect();
+        let looks = databases.into_iter();
+        let looks: Vec<_> = looks
+            .map(|database| look_at(Arc::clone(&cluster), database))
+            .collect();
+        let databases = stream::iter(looks)
+            .buffer_unordered(LOOKS_MAX)
+            .collect::<Vec<()>>();
+        futures::join!(catalog, databases);
+    }
+}
+
+async fn look_at(cluster: Arc<Cluster>, database: Database) {
+    let Database::Open(writer) = database else {
+        return;
+    };
+    let Ok(Some(is_fenced)) = writer.check_fenced().await else {
+        return;
+    };
+    cluster.leases.saw_bucket();
+    if is_fenced {
+        tracing::error!(
+            cluster = %cluster.name(),
+            "another leader has opened this cluster's databases: this one refuses writes"
+        );
     }
 }
 

@@ -26,6 +26,7 @@ mod nulls;
 mod numbers;
 mod pages;
 mod plain;
+mod quoted;
 mod records;
 mod rejects;
 mod source;

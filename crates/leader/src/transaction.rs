@@ -134,6 +134,8 @@ pub(crate) struct Transaction<'a> {
     /// The database all statements are in; known with the first.
     database: Option<(String, DatabaseState)>,
     ops: Vec<DatabaseOp>,
+    /// Whether its extents are new: those that come back with a table that was dropped are not.
+    uploads: bool,
     rows: u64,
 }
 
@@ -141,6 +143,7 @@ impl Drop for Transaction<'_> {
     /// What was uploaded for a transaction that was not committed never will be.
     fn drop(&mut self) {
         if let Some((_, state)) = &self.database
+            && self.uploads
             && !self.ops.is_empty()
         {
             self.engine.cluster().abandon(state.id(), &self.ops);
@@ -155,6 +158,7 @@ impl<'a> Transaction<'a> {
             request,
             database: None,
             ops: Vec::new(),
+            uploads: false,
             rows: 0,
         }
     }
@@ -168,6 +172,7 @@ impl<'a> Transaction<'a> {
             let message = format!("a transaction has at most {STATEMENTS_MAX} statements");
             return Err(invalid(message));
         }
+        self.uploads = true;
         let count = statements.len();
         for (index, statement) in statements.into_iter().enumerate() {
             let ran = self.run_statement(statement).await;
@@ -521,7 +526,9 @@ impl<'a> Transaction<'a> {
         match added {
             Ok(next) => *state = next,
             Err(error) => {
-                self.engine.cluster().abandon(id, &[op]);
+                if self.uploads {
+                    self.engine.cluster().abandon(id, &[op]);
+                }
                 return Err(rejected(error));
             }
         }

@@ -27,7 +27,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-/// Bytes that a function may make of a batch of rows: thousands of times what rows usually have.
+/// Bytes that a function may make of a batch of rows, beyond those that it has: thousands of times what rows
+/// usually have.
 const ANSWER_BYTES_MAX: i128 = 256 << 20;
 /// Of a character, an offset, an index or a value of a list, at most.
 const ITEM_BYTES: i128 = 8;
@@ -62,24 +63,38 @@ enum Makes {
 }
 
 impl Makes {
-    /// Bytes of the answer, at most.
+    /// Bytes of the answer beyond those of what it is made of, at most.
     fn bytes(self, arguments: &Arguments) -> Result<i128> {
         match self {
             Self::Copies => {
                 let counts = arguments.numbers(1)?;
-                let most = counts.iter().flatten().max().unwrap_or(0).max(0);
+                let most = counts.iter().flatten().max().unwrap_or(0);
                 let rows = ITEM_BYTES * arguments.count();
-                let coarse = (arguments.bytes(0) + rows).saturating_mul(most.into());
+                let more = i128::from(most.saturating_sub(1).max(0));
+                let coarse = (arguments.bytes(0) + rows).saturating_mul(more);
                 if coarse <= ANSWER_BYTES_MAX {
                     return Ok(coarse);
                 }
                 let each = arguments.rows().map(|row| {
-                    let copies = arguments.number(&counts, row).unwrap_or(0).max(0);
-                    (arguments.bytes_at(0, row) + ITEM_BYTES).saturating_mul(copies)
+                    let copies = arguments.number(&counts, row).unwrap_or(0);
+                    let more = (copies - 1).max(0);
+                    (arguments.bytes_at(0, row) + ITEM_BYTES).saturating_mul(more)
                 });
                 Ok(each.fold(0, i128::saturating_add))
             }
-            Self::Characters => Ok(arguments.total(1, ITEM_BYTES)?),
+            Self::Characters => {
+                let lengths = arguments.numbers(1)?;
+                let widest = arguments.values.get(2).map_or(1, widest_character);
+                let coarse = arguments.total(&lengths, widest);
+                if coarse <= ANSWER_BYTES_MAX {
+                    return Ok(coarse);
+                }
+                let each = arguments.rows().map(|row| {
+                    let length = arguments.number(&lengths, row).unwrap_or(0);
+                    (length - arguments.bytes_at(0, row)).max(0) * widest
+                });
+                Ok(each.fold(0, i128::saturating_add))
+            }
             Self::Elements => {
                 let element = match arguments.values.get(2) {
                     Some(_) => {
@@ -93,30 +108,58 @@ impl Makes {
                         _ => 0,
                     },
                 };
-                arguments.total(1, element.max(ITEM_BYTES))
+                let lengths = arguments.numbers(1)?;
+                Ok(arguments.total(&lengths, element.max(ITEM_BYTES)))
             }
             Self::Series => series(arguments),
-            Self::Replacements => {
-                let coarse = arguments.bytes(0) + arguments.count();
-                let coarse = coarse.saturating_mul(bytes(arguments.values[2].as_ref()));
-                if coarse <= ANSWER_BYTES_MAX {
-                    return Ok(coarse);
-                }
-                let texts = arguments.values.iter();
-                let texts = texts.map(|values| cast(values, &DataType::LargeUtf8));
-                let texts = texts.collect::<Result<Vec<_>, _>>()?;
-                let text = |argument: usize, row| {
-                    let texts = texts[argument].as_string::<i64>();
-                    texts.value(row % texts.len().max(1))
-                };
-                let each = arguments.rows().map(|row| {
-                    let times = text(0, row).matches(text(1, row)).count();
-                    times as i128 * text(2, row).len() as i128
-                });
-                Ok(each.fold(arguments.bytes(0), i128::saturating_add))
-            }
+            Self::Replacements => replacements(arguments),
         }
     }
+}
+
+/// What texts grow by when something in them is replaced.
+fn replacements(arguments: &Arguments) -> Result<i128> {
+    let [text, from, to] = [0, 1, 2].map(|argument| arguments.values.get(argument));
+    let (Some(text), Some(from), Some(to)) = (text, from, to) else {
+        return Ok(0);
+    };
+    if from.len() == 1 && to.len() == 1 {
+        let (from, to) = (bytes(from.as_ref()), bytes(to.as_ref()));
+        if to <= from {
+            return Ok(0);
+        }
+        let places = match from {
+            0 => arguments.bytes(0) + arguments.count(),
+            from => arguments.bytes(0) / from,
+        };
+        let coarse = places.saturating_mul(to - from);
+        if coarse <= ANSWER_BYTES_MAX {
+            return Ok(coarse);
+        }
+    }
+    let [texts, froms, tos] = [text, from, to].map(|values| cast(values, &DataType::LargeUtf8));
+    let (texts, froms, tos) = (texts?, froms?, tos?);
+    let at = |values: &ArrayRef, row: usize| -> String {
+        let values = values.as_string::<i64>();
+        values.value(row % values.len().max(1)).to_owned()
+    };
+    let each = arguments.rows().map(|row| {
+        let (text, from, to) = (at(&texts, row), at(&froms, row), at(&tos, row));
+        let more = to.len().saturating_sub(from.len()) as i128;
+        more.saturating_mul(text.matches(&from).count() as i128)
+    });
+    Ok(each.fold(0, i128::saturating_add))
+}
+
+/// Bytes of the widest character of texts.
+fn widest_character(texts: &ArrayRef) -> i128 {
+    let text = (texts.len() == 1).then(|| cast(texts, &DataType::LargeUtf8).ok());
+    let widest = text.flatten().and_then(|texts| {
+        let text = texts.as_string::<i64>().value(0);
+        text.chars().map(char::len_utf8).max()
+    });
+    // Of any.
+    widest.unwrap_or(4) as i128
 }
 
 /// What a function is given: of a constant one value, of anything else one for each row.
@@ -165,10 +208,9 @@ impl Arguments {
     }
 
     /// So many times what an argument's numbers are together.
-    fn total(&self, argument: usize, times: i128) -> Result<i128> {
-        let numbers = self.numbers(argument)?;
-        let each = self.rows().filter_map(|row| self.number(&numbers, row));
-        Ok(each.map(|number| number.max(0)).sum::<i128>() * times)
+    fn total(&self, numbers: &Int64Array, times: i128) -> i128 {
+        let each = self.rows().filter_map(|row| self.number(numbers, row));
+        each.map(|number| number.max(0)).sum::<i128>() * times
     }
 
     fn bytes(&self, argument: usize) -> i128 {
@@ -189,7 +231,21 @@ fn bytes(values: &dyn Array) -> i128 {
         bytes(elements.slice(from, to - from).as_ref())
     }
     let viewed = |lengths: &mut dyn Iterator<Item = u32>| lengths.map(i128::from).sum();
+    let ends = |offsets: Option<(i64, i64)>| offsets.map_or(0, |(from, to)| i128::from(to - from));
+    let short = |offsets: &[i32]| {
+        ends(
+            offsets
+                .first()
+                .zip(offsets.last())
+                .map(|(a, b)| ((*a).into(), (*b).into())),
+        )
+    };
+    let long = |offsets: &[i64]| ends(offsets.first().copied().zip(offsets.last().copied()));
     match values.data_type() {
+        DataType::Utf8 => short(values.as_string::<i32>().value_offsets()),
+        DataType::Binary => short(values.as_binary::<i32>().value_offsets()),
+        DataType::LargeUtf8 => long(values.as_string::<i64>().value_offsets()),
+        DataType::LargeBinary => long(values.as_binary::<i64>().value_offsets()),
         DataType::Utf8View => viewed(&mut values.as_string_view().lengths()),
         DataType::BinaryView => viewed(&mut values.as_binary_view().lengths()),
         DataType::List(_) => {
@@ -441,5 +497,78 @@ impl ScalarUDFImpl for Bounded {
 
     fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
         self.function.placement(args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    fn texts(texts: &[&str]) -> ArrayRef {
+        Arc::new(StringArray::from(texts.to_vec()))
+    }
+
+    fn numbers(numbers: &[i64]) -> ArrayRef {
+        Arc::new(Int64Array::from(numbers.to_vec()))
+    }
+
+    fn bytes_of(makes: Makes, values: &[&ArrayRef]) -> i128 {
+        let rows = values.iter().map(|values| values.len()).max().unwrap_or(0);
+        let values = values.iter().map(|values| Arc::clone(values)).collect();
+        makes.bytes(&Arguments { values, rows }).expect("counted")
+    }
+
+    #[test]
+    fn what_there_was_before_does_not_count() {
+        let rows = texts(&["abc", "aaaa", ""]);
+        let (a, b, xyz) = (texts(&["a"]), texts(&["b"]), texts(&["xyz"]));
+        let (narrow, wide) = (texts(&["-"]), texts(&["-\u{e9}"]));
+        let [least, one, three] = [i64::MIN, 1, 3].map(|number| numbers(&[number]));
+        let cases: [(Makes, &[&ArrayRef], i128); 8] = [
+            (Makes::Copies, &[&rows, &one], 0),
+            (Makes::Copies, &[&rows, &least], 0),
+            // Two more of seven bytes, and of three places.
+            (Makes::Copies, &[&rows, &three], 2 * (7 + 3 * 8)),
+            (Makes::Replacements, &[&rows, &a, &b], 0),
+            // At each of seven bytes, perhaps.
+            (Makes::Replacements, &[&rows, &a, &xyz], 14),
+            (Makes::Characters, &[&rows, &three], 9),
+            (Makes::Characters, &[&rows, &three, &narrow], 9),
+            (Makes::Characters, &[&rows, &three, &wide], 18),
+        ];
+        for (makes, values, expected) in cases {
+            assert_eq!(bytes_of(makes, values), expected, "{makes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_coarsely_too_much_is_counted_row_by_row() {
+        let long = "a".repeat(1 << 20);
+        let rows = texts(&[&long, "a", "b"]);
+        let counts = numbers(&[1, 1_000, 1_000_000]);
+        let copies = bytes_of(Makes::Copies, &[&rows, &counts]);
+        assert_eq!(copies, 999 * 9 + 999_999 * 9);
+        let (from, to) = (texts(&["aa", "a", "a"]), texts(&[&"b".repeat(1 << 10)]));
+        let replaced = bytes_of(Makes::Replacements, &[&rows, &from, &to]);
+        assert_eq!(replaced, (1 << 19) * ((1 << 10) - 2) + (1 << 10) - 1);
+        let padded = numbers(&[1 << 20, 100_000_000, 200_000_000]);
+        let characters = bytes_of(Makes::Characters, &[&rows, &padded]);
+        assert_eq!(characters, 300_000_000 - 2);
+    }
+
+    #[test]
+    fn an_interval_is_as_short_as_it_can_be() {
+        let interval = |months, days, nanoseconds| {
+            shortest(IntervalMonthDayNano::new(months, days, nanoseconds))
+        };
+        assert_eq!(interval(0, 0, 5).expect("it gets on"), 5);
+        assert_eq!(interval(1, 0, 0).expect("it gets on"), 28 * DAY);
+        assert_eq!(interval(-1, 1, 0).expect("it gets on"), -27 * DAY);
+        assert_eq!(interval(0, 0, 0).expect("refused by the function"), 0);
+        for (months, days) in [(1, -28), (1, -30), (1, -31), (-1, 29)] {
+            assert!(interval(months, days, 0).is_err(), "{months} {days}");
+        }
     }
 }

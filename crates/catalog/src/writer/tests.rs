@@ -88,11 +88,12 @@ async fn the_older_of_two_writers_is_fenced_and_no_version_is_written_twice() {
 async fn an_idle_writer_can_find_out_that_it_is_fenced() {
     let bucket = bucket().await;
     let older = open(&bucket, 2).await;
-    assert!(!older.check_fenced().await.expect("an answer"));
+    assert_eq!(older.check_fenced().await.expect("an answer"), Some(false));
     let newer = open(&bucket, 3).await;
     assert!(!older.is_fenced());
-    assert!(older.check_fenced().await.expect("an answer"));
-    assert!(!newer.check_fenced().await.expect("an answer"));
+    assert_eq!(older.check_fenced().await.expect("an answer"), Some(true));
+    assert_eq!(older.check_fenced().await.expect("none asked"), None);
+    assert_eq!(newer.check_fenced().await.expect("an answer"), Some(false));
     older.close().await;
 }
 

@@ -1160,6 +1160,14 @@ fn a_secret_is_not_in_the_log() {
     let clean = without_secrets(text);
     assert!(clean.ends_with("(h'***', 'b')"), "{clean}");
     assert!(!without_secrets(".show h'KEY").contains("KEY"));
+    let sql = ".drop extents <| SELECT 'Smith' AS h, h'KEY', H@\"KEY\" FROM t WHERE a = 'h'";
+    let clean = without_secrets(sql);
+    assert!(!clean.contains("KEY"), "{clean}");
+    assert!(
+        clean.contains("SELECT 'Smith' AS h, h'***', h'***' FROM t"),
+        "{clean}"
+    );
+    assert!(!without_secrets(".drop extents <| WITH h'KEY").contains("KEY"));
 }
 
 #[test]

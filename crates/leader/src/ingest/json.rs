@@ -20,6 +20,7 @@ use super::conform::{Conform, names_of};
 use super::in_texts::{in_texts, read, read_texts, table_types};
 use super::infer::{Inference, SAMPLE_BYTES, SAMPLE_ROWS, is_held_by_double};
 use super::nesting::{DEPTH_MAX, Nesting};
+use super::quoted::{Times, is_quoted};
 use super::records::Records;
 use super::rejects::{Misfit, Rejects, shorten};
 use super::source::ByteStream;
@@ -57,6 +58,7 @@ pub(super) async fn open(
     let decode = Decode {
         conform: Conform::new(&read, &table, rejects.clone())?,
         file: Arc::new(in_texts(&read)),
+        times: Times::of(&read),
         read: Arc::new(read),
         rejects,
     };
@@ -136,6 +138,7 @@ struct Decode {
     file: SchemaRef,
     /// What is made of that.
     read: SchemaRef,
+    times: Times,
     conform: Conform,
     rejects: Rejects,
 }
@@ -158,6 +161,9 @@ impl Decode {
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Vec<RecordBatch>> {
+        if self.times.may_be_quoted(bytes) && self.has_quoted_times(bytes) {
+            return None;
+        }
         let batches = decode(
             &self.file,
             bytes,
@@ -170,6 +176,19 @@ impl Decode {
             self.conform.batch(&batch).ok()
         });
         batches.collect()
+    }
+
+    /// Whether one of these objects has digits in quotes for a date or a time.
+    fn has_quoted_times(&self, bytes: &[u8]) -> bool {
+        let objects = serde_json::Deserializer::from_slice(bytes).into_iter::<Map<String, Value>>();
+        let mut objects = objects.map_while(Result::ok);
+        objects.any(|object| {
+            let mut fields = self.read.fields().iter();
+            fields.any(|field| {
+                let value = object.get(field.name());
+                value.is_some_and(|value| is_quoted(value, field.data_type()))
+            })
+        })
     }
 
     /// Finds the lines that do not fit by halving, and leaves them out.
@@ -205,7 +224,14 @@ impl Decode {
         let object: Map<String, Value> = match serde_json::from_slice(raw) {
             Ok(Value::Object(object)) => object,
             Ok(_) => return Misfit::because("the line is not a JSON object"),
-            Err(error) => return Misfit::because(format!("the line is not JSON: {error}")),
+            Err(error) => {
+                let objects = serde_json::Deserializer::from_slice(raw).into_iter::<Value>();
+                if objects.map_while(Result::ok).nth(1).is_some() {
+                    let reason = "the line holds several objects: send each on a line of its own";
+                    return Misfit::because(reason);
+                }
+                return Misfit::because(format!("the line is not JSON: {error}"));
+            }
         };
         for (name, value) in &object {
             let Ok(column) = self.file.index_of(name) else {
@@ -213,7 +239,8 @@ impl Decode {
                 let reason = format!("the table has no such column; it has {known}");
                 return Misfit::at(&shorten(name), None, reason);
             };
-            if value.is_null() || self.value_fits(column, raw) {
+            let is_quoted = is_quoted(value, self.read.field(column).data_type());
+            if value.is_null() || !is_quoted && self.value_fits(column, raw) {
                 continue;
             }
             let text = match value {

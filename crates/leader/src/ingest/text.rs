@@ -73,7 +73,8 @@ impl Block {
             }
             let bytes = rest.bytes.clone();
             let mut newlines = (1..).zip(memchr_iter(b'\n', &bytes)).skip(lines - 1);
-            let cut = newlines.find(|(_, newline)| ends_object(&bytes[..*newline]));
+            let cut =
+                newlines.find(|(_, newline)| is_between(&bytes[..*newline], &bytes[*newline..]));
             let (passed, end) = cut.map_or((0, bytes.len()), |(line, at)| (line, at + 1));
             let piece = Self {
                 bytes: rest.bytes.split_to(end),
@@ -85,10 +86,11 @@ impl Block {
     }
 }
 
-/// Whether the last line, which lacks its end here, has a brace as its last character.
-fn ends_object(text: &[u8]) -> bool {
-    let mut backwards = text.iter().rev();
-    backwards.find(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) == Some(&b'}')
+/// Whether an object ends before the end of a line, and another begins behind it.
+fn is_between(before: &[u8], behind: &[u8]) -> bool {
+    let mut backwards = before.iter().rev();
+    let last = backwards.find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+    last == Some(&b'}') && matches!(behind.trim_ascii_start().first(), Some(b'{') | None)
 }
 
 /// Decodes blocks in parallel; batches come out in order.
@@ -257,13 +259,15 @@ mod tests {
         };
         assert_eq!(cut("{}\n{}\n\n1", 9), [(5, "{}\n{}\n\n1".into())]);
         assert_eq!(
-            cut("{}\n{} \r\n\n1", 2),
-            [(5, "{}\n{} \r\n".into()), (7, "\n1".into())]
+            cut("{}\n{} \r\n\n{}", 2),
+            [(5, "{}\n{} \r\n".into()), (7, "\n{}".into())]
         );
         assert_eq!(
             cut("{\n\"a\":\n1}\n{}\n{}", 2),
             [(5, "{\n\"a\":\n1}\n".into()), (8, "{}\n{}".into())]
         );
+        let pretty = "{\n\"a\": {\n}\n}\n";
+        assert_eq!(cut("{\n\"a\": {\n}\n}\n", 1), [(5, pretty.into())]);
         assert_eq!(cut("{}\n{}\n", 1), [(5, "{}\n".into()), (6, "{}\n".into())]);
         assert!(cut("", 1).is_empty());
     }

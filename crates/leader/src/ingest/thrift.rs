@@ -49,9 +49,8 @@ impl Kind {
         match self {
             Self::Bool => is_bool(kind),
             Self::Byte => kind == BYTE,
-            Self::Int16 => kind == INT16,
-            Self::Int32 => kind == INT32,
-            Self::Int64 => kind == INT64,
+            // All are the same bytes, and some writers take one for the other.
+            Self::Int16 | Self::Int32 | Self::Int64 => matches!(kind, INT16 | INT32 | INT64),
             Self::Double => kind == DOUBLE,
             Self::Binary => kind == BINARY,
             Self::Struct(_) => kind == STRUCT,

@@ -216,7 +216,7 @@ async fn functions_make_what_they_always_did() {
         ),
         (
             "SELECT range(3, 1), generate_series(3, 1, -1), range(NULL)",
-            "[] [3, 2, 1]",
+            "[] [3, 2, 1] ",
         ),
         (
             "SELECT cardinality(generate_series(DATE '2026-01-01', DATE '2026-12-31', INTERVAL '1 month'))",

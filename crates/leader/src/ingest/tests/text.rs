@@ -481,6 +481,10 @@ async fn numbers_in_json_stand_for_times_when_they_are_whole_and_in_range() {
     for bad in [
         "{\"at\": 1700000000.5}",
         "{\"at\": 1e30}",
+        // A year, or a day, to whoever wrote it.
+        "{\"at\": \"1700000000\"}",
+        "{\"at\": \"20240101\"}",
+        "{\"day\": \"2024\"}",
         "{\"at\": true}",
         "{\"day\": 19000.5}",
         "{\"day\": 20221308}",
