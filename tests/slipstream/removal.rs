@@ -202,7 +202,7 @@ async fn extents_move_with_their_files_and_no_reader_sees_one_twice_or_never() -
             .into_iter()
             .map(|node| tokio::spawn(read_both((**node).clone(), Arc::clone(&done))))
             .collect();
-        for _ in 0..15 {
+        for _ in 0..40 {
             let one = format!(".move extents ({}) from table a to table b", before[1]);
             let rows = leader.command("d", &one).await?;
             assert_eq!(rows.len(), 1);

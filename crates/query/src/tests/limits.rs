@@ -242,8 +242,8 @@ async fn functions_make_what_they_always_did() {
         // More than the bound if every row were as the widest, and by far not.
         (
             &format!(
-                "SELECT sum(length(repeat(s, n))) FROM (SELECT repeat('a', CASE value WHEN 1 THEN \
-                 100000 ELSE 1 END) AS s, CASE value WHEN 2 THEN 100000 ELSE 1 END AS n {many})"
+                "SELECT sum(length(repeat(s, n))) FROM (SELECT repeat('a', CASE WHEN value = 1 THEN \
+                 100000 ELSE 1 END) AS s, CASE WHEN value = 2 THEN 100000 ELSE 1 END AS n {many})"
             ),
             "219998",
         ),

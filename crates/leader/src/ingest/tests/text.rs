@@ -581,7 +581,7 @@ async fn objects_of_one_line_are_no_more_than_lines_may_be() {
     let batch = world.all("f.jsonl", text.clone(), Some(&table)).await;
     assert_eq!(batch.expect("few enough").num_rows(), WIDE_ROWS * 2);
     let error = world.error("f.jsonl", &(text + "{}"), Some(&table)).await;
-    assert_contains(&error, &["f.jsonl, line 1", "not JSON"]);
+    assert_contains(&error, &["f.jsonl, line 1", "several objects"]);
 }
 
 #[tokio::test]
