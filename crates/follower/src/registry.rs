@@ -288,25 +288,15 @@ fn on_disk(error: crate::attachments::AttachmentsError) -> ServiceError {
 #[cfg(test)]
 mod tests {
     use slipstream_frontend::NodeRole;
-    use slipstream_model::{AttachTerms, BucketId, ClusterName, PrincipalsModificationKind};
+    use slipstream_model::ClusterName;
     use uuid::Uuid;
 
     use super::*;
-    use crate::tests::World;
+    use crate::tests::{self, World};
 
     /// A configuration that brings a database 'd', as every one of these tests does.
     fn configuration(name: &str, database: DatabaseSelection, id: u128) -> Configuration {
-        let mut configuration = Configuration {
-            name: name.to_owned(),
-            revision: Uuid::nil(),
-            leader: "north".to_owned(),
-            leader_url: "http://127.0.0.1:7410".to_owned(),
-            bucket_id: BucketId::default(),
-            terms: AttachTerms::of(database),
-            is_invited: false,
-            default_principals_modification_kind: PrincipalsModificationKind::Union,
-            databases: Vec::new(),
-        };
+        let mut configuration = tests::configuration(name, database);
         let id = DatabaseId::new(Uuid::from_u128(id));
         configuration.databases = vec![configuration.followed(id, d())];
         configuration

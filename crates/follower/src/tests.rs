@@ -7,8 +7,8 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema};
 use slipstream_catalog::{Committed, DatabaseOp, DatabaseWriter, WriterContext};
 use slipstream_model::{
-    ClusterName, DatabaseId, Entropy, ManualClock, TableId, TableLevelSharing, TableName,
-    TableSchema, Timestamp,
+    AttachTerms, BucketId, ClusterName, DatabaseId, DatabaseSelection, Entropy, ManualClock,
+    PrincipalsModificationKind, TableId, TableLevelSharing, TableName, TableSchema, Timestamp,
 };
 use slipstream_storage::BucketWriter;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::ClientTlsConfig;
 use uuid::Uuid;
 
+use crate::attachments::Configuration;
 use crate::following::{FollowContext, Source};
 use crate::link::{Dialer, NodeName};
 
@@ -88,5 +89,20 @@ impl World {
             original_name: "d".to_owned(),
             sharing: Arc::new(TableLevelSharing::default()),
         }
+    }
+}
+
+/// A configuration that has brought nothing yet.
+pub(crate) fn configuration(name: &str, database: DatabaseSelection) -> Configuration {
+    Configuration {
+        name: name.to_owned(),
+        revision: Uuid::nil(),
+        leader: "north".to_owned(),
+        leader_url: "http://127.0.0.1:7410".to_owned(),
+        bucket_id: BucketId::default(),
+        terms: AttachTerms::of(database),
+        is_invited: false,
+        default_principals_modification_kind: PrincipalsModificationKind::Union,
+        databases: Vec::new(),
     }
 }

@@ -206,10 +206,10 @@ fn databases_of(configuration: &Configuration, brought: Vec<Brought>) -> Vec<Fol
 
 #[cfg(test)]
 mod tests {
-    use slipstream_model::{AttachTerms, BucketId, PrincipalsModificationKind};
     use uuid::Uuid;
 
     use super::*;
+    use crate::tests;
 
     fn brought(number: u128) -> Brought {
         let name = DatabaseName::new(format!("d{number}")).expect("a name");
@@ -217,17 +217,7 @@ mod tests {
     }
 
     fn configuration(database: DatabaseSelection, numbers: &[u128]) -> Configuration {
-        let mut configuration = Configuration {
-            name: "all".to_owned(),
-            revision: Uuid::nil(),
-            leader: "north".to_owned(),
-            leader_url: "http://127.0.0.1:7410".to_owned(),
-            bucket_id: BucketId::default(),
-            terms: AttachTerms::of(database),
-            is_invited: false,
-            default_principals_modification_kind: PrincipalsModificationKind::Union,
-            databases: Vec::new(),
-        };
+        let mut configuration = tests::configuration("all", database);
         let known = numbers.iter().map(|number| brought(*number)).collect();
         configuration.databases = databases_of(&configuration, known);
         configuration
