@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipstream_catalog::{CatalogError, ClusterReader, ClusterState};
-use slipstream_model::{ClusterName, DatabaseId, DatabaseName, DatabaseSelection};
+use slipstream_model::{ClusterName, DatabaseId, DatabaseName, DatabaseSelection, Version};
+use slipstream_storage::{StorageError, StorageErrorKind};
 
 use super::Registry;
 use crate::attachments::{Configuration, FollowedDatabase};
@@ -122,6 +123,11 @@ impl Watch {
             None => reader.load().await?,
         };
         let state = loaded.into_whole()?;
+        if state.version() == Version::default() {
+            // A folder that is not mounted looks like this, and says nothing of who was detached.
+            let message = format!("the bucket has no catalog of cluster '{cluster}'");
+            return Err(StorageError::new(StorageErrorKind::NotFound, message).into());
+        }
         self.catalogs.insert(cluster.to_string(), state.clone());
         Ok(state)
     }
