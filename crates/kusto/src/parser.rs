@@ -55,30 +55,32 @@ pub fn without_secrets(text: &str) -> String {
     let end = tokens.last().map_or(0, |token| token.span.end).max(from);
     clean.push_str(&text[from..end]);
     let mut sql = &text[end..];
-    while let Some(place) = secret_in(sql) {
-        clean.push_str(&sql[..place]);
-        clean.push_str("h'***'");
-        let quote = sql[place..]
-            .find(['\'', '"'])
-            .map_or(sql.len(), |at| place + at);
-        let inner = sql.get(quote + 1..).unwrap_or_default();
-        let close = inner.find(&sql[quote..quote + 1]);
-        sql = close.map_or("", |close| &inner[close + 1..]);
+    while let Some(at) = sql.find(['\'', '"']) {
+        let (before, quoted) = sql.split_at(at);
+        let (quote, inner) = quoted.split_at(1);
+        clean.push_str(secret_behind(before).unwrap_or(before));
+        sql = match secret_behind(before) {
+            Some(_) => {
+                clean.push_str("h'***'");
+                inner.split_once(quote).map_or("", |(_, rest)| rest)
+            }
+            None => {
+                clean.push_str(quote);
+                inner
+            }
+        };
     }
     clean.push_str(sql);
     clean
 }
 
-/// Where a secret text begins that is not the end of another word.
-fn secret_in(sql: &str) -> Option<usize> {
-    let places = SECRETS.iter().flat_map(|begin| sql.match_indices(begin));
-    let is_first =
-        |place: &usize| !sql[..*place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-    places.map(|(place, _)| place).filter(is_first).min()
+/// What stands before an `h` or `h@` that makes a secret of the text behind it, if one does.
+fn secret_behind(text: &str) -> Option<&str> {
+    let text = text.strip_suffix('@').unwrap_or(text);
+    let before = text.strip_suffix(['h', 'H'])?;
+    let is_word = |sign: char| sign.is_alphanumeric() || sign == '_';
+    (!before.ends_with(is_word)).then_some(before)
 }
-
-/// How secret texts begin.
-const SECRETS: [&str; 8] = ["h'", "h\"", "h@'", "h@\"", "H'", "H\"", "H@'", "H@\""];
 
 fn command(c: &mut Cursor<'_>) -> Parsed<Command> {
     c.sign('.')?;

@@ -139,14 +139,14 @@ fn replacements(arguments: &Arguments) -> Result<i128> {
     }
     let [texts, froms, tos] = [text, from, to].map(|values| cast(values, &DataType::LargeUtf8));
     let (texts, froms, tos) = (texts?, froms?, tos?);
-    let at = |values: &ArrayRef, row: usize| -> String {
+    fn at(values: &ArrayRef, row: usize) -> &str {
         let values = values.as_string::<i64>();
-        values.value(row % values.len().max(1)).to_owned()
-    };
+        values.value(row % values.len().max(1))
+    }
     let each = arguments.rows().map(|row| {
         let (text, from, to) = (at(&texts, row), at(&froms, row), at(&tos, row));
         let more = to.len().saturating_sub(from.len()) as i128;
-        more.saturating_mul(text.matches(&from).count() as i128)
+        more.saturating_mul(text.matches(from).count() as i128)
     });
     Ok(each.fold(0, i128::saturating_add))
 }

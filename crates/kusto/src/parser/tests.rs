@@ -1168,6 +1168,12 @@ fn a_secret_is_not_in_the_log() {
         "{clean}"
     );
     assert!(!without_secrets(".drop extents <| WITH h'KEY").contains("KEY"));
+    // As long as a command may be: each quote is looked at once.
+    let many = format!(
+        ".drop extents <| SELECT {}",
+        "h'KEY' ".repeat(COMMAND_BYTES_MAX / 8)
+    );
+    assert!(!without_secrets(&many).contains("KEY"));
 }
 
 #[test]

@@ -199,13 +199,7 @@ async fn fields_within_columns_go_by_their_names() {
             .expect("valid")
     };
     let (same, other) = (["lon", "lat"], ["lat", "lng"]);
-    let source = open_batches(&world, vec![batch(same, same)], Some(&table), 0).await;
-    let batches: Vec<_> = source
-        .expect("opens")
-        .batches
-        .try_collect()
-        .await
-        .expect("fits");
+    let batches = taken(&world, vec![batch(same, same)], &table).await;
     let lists = batches[0].column(1).as_list::<i32>().value(0);
     for structs in [batches[0].column(0), &lists] {
         let latitudes = structs.as_struct().column_by_name("lat").expect("found");
@@ -230,13 +224,7 @@ async fn no_column_is_taken_twice() {
         RecordBatch::try_from_iter_with_nullable([(name, values, true)]).expect("valid")
     };
     for (name, expected) in [("a", [Some(7), None]), ("A", [None, Some(7)])] {
-        let source = open_batches(&world, vec![batch(name)], Some(&table), 0).await;
-        let batches: Vec<_> = source
-            .expect("opens")
-            .batches
-            .try_collect()
-            .await
-            .expect("fits");
+        let batches = taken(&world, vec![batch(name)], &table).await;
         assert_eq!(
             [0, 1].map(|column| numbers(&batches[0], column)[0]),
             expected
@@ -374,6 +362,13 @@ async fn parquet_columns_that_are_nested_without_end_are_refused() {
     let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
     let refused = refusal("f.parquet", file).await;
     assert_eq!(refused.as_deref(), Some("corrupt_source"));
+}
+
+/// What becomes of batches that fit a table.
+async fn taken(world: &World, batches: Vec<RecordBatch>, table: &TableSchema) -> Vec<RecordBatch> {
+    let opened = open_batches(world, batches, Some(table), 0).await;
+    let batches = opened.expect("opens").batches;
+    batches.try_collect().await.expect("fits")
 }
 
 /// Batches as Flight brings them.
